@@ -1,0 +1,236 @@
+"""The typed codec: registered frozen dataclasses to JSON plus one flat float64 array, and back.
+
+Nothing is ever unpickled or evaluated. A class travels as its registered name and its plain fields; decoding checks
+every field against the class's own annotations and refuses whatever does not fit. Classes registered as ``shared``
+(a View) travel as their SHA-256, with the body beside them only where the receiver does not know it yet.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import types
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from ctfed.federation.arrays import FloatArray, frozen
+from ctfed.federation.errors import MalformedMessage
+
+C = TypeVar("C", bound=type)
+
+MAX_ITEMS = 1_000_000  # entries of one tuple
+MAX_VALUES = 50_000_000  # float64 values in one message: 400 MB
+MAX_DEPTH = 32
+
+_classes: dict[str, type] = {}
+_shared: set[type] = set()
+
+
+def register(name: str, *, shared: bool = False) -> Callable[[C], C]:
+    """Class decorator: let this frozen dataclass travel under ``name``."""
+
+    def add(cls: C) -> C:
+        if _classes.get(name, cls) is not cls:
+            raise ValueError(f"the name {name!r} is already registered for {_classes[name].__qualname__}")
+        if not dataclasses.is_dataclass(cls):
+            raise TypeError(f"{cls.__qualname__} must be a dataclass to be registered")
+        _classes[name] = cls
+        cls._wire_name = name  # type: ignore[attr-defined]
+        if shared:
+            _shared.add(cls)
+        return cls
+
+    return add
+
+
+def wire_name(obj: object) -> str:
+    """The registered name of an object's class.
+
+    Raises:
+        MalformedMessage: when the class is not registered.
+    """
+    name = getattr(type(obj), "_wire_name", None)
+    if name is None or _classes.get(name) is not type(obj):
+        raise MalformedMessage(f"{type(obj).__qualname__} is not registered and cannot travel")
+    return str(name)
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys, no spaces and no NaN: equal values have equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+class Encoder:
+    """Collects the arrays and the shared objects of one message while values turn into JSON."""
+
+    def __init__(self) -> None:
+        self.arrays: list[FloatArray] = []
+        self.shared: dict[str, object] = {}
+
+    def encode(self, value: Any) -> Any:
+        """The JSON value of ``value``; arrays are appended to ``self.arrays`` in order of appearance."""
+        if isinstance(value, np.ndarray):
+            return self._array(value)
+        if isinstance(value, tuple):
+            return [self.encode(item) for item in value]
+        if value is None or type(value) in (bool, int, str):
+            return value
+        if isinstance(value, float):
+            if not math.isfinite(value):
+                raise MalformedMessage(f"a number must be finite, found {value}")
+            return float(value)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return self._object(value)
+        raise MalformedMessage(f"a value of type {type(value).__qualname__} cannot travel")
+
+    def _array(self, value: np.ndarray[Any, Any]) -> Any:
+        if value.dtype != np.float64:
+            raise MalformedMessage(f"only float64 arrays travel, found {value.dtype}")
+        if not np.isfinite(value).all():
+            raise MalformedMessage("an array must hold finite numbers only")
+        self.arrays.append(np.ascontiguousarray(value).reshape(-1))
+        return {"array": list(value.shape)}
+
+    def _object(self, value: Any) -> Any:
+        if type(value) in _shared:
+            key = digest(value)
+            self.shared.setdefault(key, value)
+            return {"shared": key}
+        return self.body(value)
+
+    def body(self, value: Any) -> Any:
+        """The fields of a registered dataclass, in their declared order."""
+        body: dict[str, Any] = {"kind": wire_name(value)}
+        for item in dataclasses.fields(value):
+            body[item.name] = self.encode(getattr(value, item.name))
+        return body
+
+    def flat(self) -> FloatArray:
+        """All arrays, concatenated."""
+        return np.concatenate(self.arrays) if self.arrays else np.zeros(0)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of a registered object: its canonical JSON and its arrays' bytes. Cached on the object."""
+    known = getattr(value, "_digest", None)
+    if known is None:
+        encoder = Encoder()
+        text = canonical_json(encoder.body(value))
+        known = hashlib.sha256(text.encode() + encoder.flat().astype("<f8").tobytes()).hexdigest()
+        object.__setattr__(value, "_digest", known)
+    return str(known)
+
+
+class Decoder:
+    """Turns JSON and the flat array of one message back into registered objects, checking every field."""
+
+    def __init__(self, values: FloatArray, shared: Mapping[str, object] | None = None) -> None:
+        if values.ndim != 1 or values.dtype != np.float64 or values.size > MAX_VALUES:
+            raise MalformedMessage(f"expected at most {MAX_VALUES} float64 values in one flat array")
+        self._values = values
+        self._next = 0
+        self._shared = dict(shared or {})
+
+    def share(self, objects: Mapping[str, object]) -> None:
+        """Let ``{"shared": digest}`` stand for these objects from now on."""
+        self._shared.update(objects)
+
+    @property
+    def exhausted(self) -> bool:
+        """True when every value of the flat array was used."""
+        return self._next == self._values.size
+
+    def decode(self, value: Any, expected: Any, where: str = "message", depth: int = 0) -> Any:
+        """The object that ``value`` stands for, which must fit the annotation ``expected``.
+
+        Raises:
+            MalformedMessage: naming the place, what was found and what was expected.
+        """
+        if depth > MAX_DEPTH:
+            raise MalformedMessage(f"{where}: nested more than {MAX_DEPTH} deep")
+        origin = get_origin(expected)
+        if origin in (Union, types.UnionType):
+            return self._optional(value, expected, where, depth)
+        if origin is tuple:
+            return self._tuple(value, expected, where, depth)
+        if origin is np.ndarray:
+            return self._take(value, where)
+        if expected in (bool, int, str, float):
+            return self._plain(value, expected, where)
+        if isinstance(expected, type):
+            return self._object(value, expected, where, depth)
+        raise MalformedMessage(f"{where}: a field of type {expected} cannot travel")
+
+    def _optional(self, value: Any, expected: Any, where: str, depth: int) -> Any:
+        options = get_args(expected)
+        if value is None and type(None) in options:
+            return None
+        remaining = [option for option in options if option is not type(None)]
+        if len(remaining) != 1:
+            raise MalformedMessage(f"{where}: only 'X | None' may travel")
+        return self.decode(value, remaining[0], where, depth)
+
+    def _tuple(self, value: Any, expected: Any, where: str, depth: int) -> tuple[Any, ...]:
+        if not isinstance(value, list) or len(value) > MAX_ITEMS:
+            raise MalformedMessage(f"{where}: expected a list of at most {MAX_ITEMS} items")
+        item, *rest = get_args(expected)
+        if rest != [...]:
+            raise MalformedMessage(f"{where}: only tuples of one type may travel")
+        return tuple(self.decode(v, item, f"{where}[{i}]", depth + 1) for i, v in enumerate(value))
+
+    def _take(self, value: Any, where: str) -> FloatArray:
+        shape = value.get("array") if isinstance(value, dict) and set(value) == {"array"} else None
+        if not isinstance(shape, list) or not all(type(s) is int and 0 <= s <= MAX_VALUES for s in shape):
+            raise MalformedMessage(f"{where}: expected an array with its shape")
+        size = math.prod(shape)
+        if len(shape) > 4 or size > self._values.size - self._next:
+            raise MalformedMessage(f"{where}: the message holds fewer numbers than the shape {shape} needs")
+        taken = self._values[self._next : self._next + size].reshape(shape)
+        self._next += size
+        if not np.isfinite(taken).all():
+            raise MalformedMessage(f"{where}: an array must hold finite numbers only")
+        return frozen(taken)
+
+    def _plain(self, value: Any, expected: type, where: str) -> Any:
+        if expected is float and type(value) is int and abs(value) <= 2**53:
+            return float(value)
+        if type(value) is not expected:
+            raise MalformedMessage(f"{where}: expected {expected.__name__}, found {type(value).__name__}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise MalformedMessage(f"{where}: a number must be finite")
+        return value
+
+    def _object(self, value: Any, expected: type, where: str, depth: int) -> Any:
+        if isinstance(value, dict) and set(value) == {"shared"}:
+            found = self._shared.get(value["shared"]) if isinstance(value["shared"], str) else None
+            if not isinstance(found, expected):
+                raise MalformedMessage(f"{where}: unknown shared {expected.__name__}")
+            return found
+        return self.build(value, expected, where, depth)
+
+    def build(self, value: Any, expected: type, where: str, depth: int = 0) -> Any:
+        """Build the registered dataclass named in ``value['kind']``, a subclass of ``expected``."""
+        kind = value.get("kind") if isinstance(value, dict) else None
+        cls = _classes.get(kind) if isinstance(kind, str) else None
+        if cls is None or not issubclass(cls, expected):
+            raise MalformedMessage(f"{where}: expected a {expected.__name__}, found the unknown kind {kind!r:.80}")
+        hints = _field_types(str(kind))
+        if set(value) != set(hints) | {"kind"}:
+            raise MalformedMessage(f"{where}: {kind} has the fields {sorted(hints)}, found {sorted(value)!r:.300}")
+        fields = {n: self.decode(value[n], hint, f"{where}.{n}", depth + 1) for n, hint in hints.items()}
+        try:
+            return cls(**fields)
+        except (ValueError, TypeError, OverflowError, ArithmeticError) as error:
+            raise MalformedMessage(f"{where}: {kind}: {error}") from error
+
+
+@cache
+def _field_types(kind: str) -> dict[str, Any]:
+    cls = _classes[kind]
+    hints = get_type_hints(cls)
+    return {item.name: hints[item.name] for item in dataclasses.fields(cls)}

@@ -1,0 +1,196 @@
+"""View: which rows and columns a query is about, and what has been done to them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ctfed.federation.arrays import BoolArray, FloatArray
+from ctfed.federation.codec import digest, register
+from ctfed.federation.cohort import Cohort, Labels
+from ctfed.federation.errors import Refusal
+
+SPLITS = ("train", "test", "all")
+
+
+@register("feature")
+@dataclass(frozen=True)
+class Feature:
+    """A column and the power of two that its magnitude is about (from the study's data dictionary)."""
+
+    name: str
+    exponent: int = 0
+
+    def __post_init__(self) -> None:
+        if not -120 <= self.exponent <= 120:
+            raise ValueError(f"feature {self.name!r}: exponent {self.exponent} is outside [-120, 120]")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The rows of a view at one site, in the cohort's order.
+
+    Attributes:
+        features: names and scales of the columns.
+        values: (n, p) float64; NaN only before imputation.
+        time, event, stratum, batch: (n,) each, as in the Cohort.
+    """
+
+    features: tuple[Feature, ...]
+    values: FloatArray
+    time: FloatArray
+    event: BoolArray
+    stratum: Labels
+    batch: Labels
+
+    @property
+    def rows(self) -> int:
+        """Number of patients in the view at this site."""
+        return int(self.time.shape[0])
+
+
+class Transform(ABC):
+    """A fitted step of preprocessing: global parameters, applied by each site to its own rows."""
+
+    @abstractmethod
+    def features(self, features: tuple[Feature, ...]) -> tuple[Feature, ...]:
+        """The columns that come out when ``features`` go in.
+
+        Raises:
+            ValueError: when the transform was fitted on other columns.
+        """
+
+    @abstractmethod
+    def apply(self, table: Table) -> FloatArray:
+        """The (n, p_out) matrix of the transformed columns."""
+
+
+class RowFilter(ABC):
+    """An eligibility rule on patients, stated in terms of cohort columns."""
+
+    @abstractmethod
+    def keep(self, cohort: Cohort) -> BoolArray:
+        """(n,) True for the patients that stay."""
+
+
+@register("within")
+@dataclass(frozen=True)
+class Within(RowFilter):
+    """Keep patients whose ``column`` lies in [low, high]; a missing value does not."""
+
+    column: str
+    low: float
+    high: float
+
+    def keep(self, cohort: Cohort) -> BoolArray:
+        """(n,) True where low <= column <= high."""
+        values = column(cohort, self.column)
+        return np.asarray((values >= self.low) & (values <= self.high))
+
+
+@register("view", shared=True)
+@dataclass(frozen=True, eq=False)
+class View:
+    """Rows and columns of every site's cohort, with the chain of fitted transforms.
+
+    Attributes:
+        columns: the raw columns, in order.
+        split: 'train', 'test' or 'all'.
+        fold: restrict to one cross-validation fold of the site's own assignment, or None.
+        held_out: with ``fold``: True for the fold's own patients, False for all the others.
+        transforms: applied left to right.
+        rows: eligibility filters, all of which must hold.
+    """
+
+    columns: tuple[Feature, ...]
+    split: str = "train"
+    fold: int | None = None
+    held_out: bool = False
+    transforms: tuple[Transform, ...] = ()
+    rows: tuple[RowFilter, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"split must be one of {SPLITS}, found {self.split!r}")
+        if self.held_out and self.fold is None:
+            raise ValueError("held_out needs a fold")
+        if len({feature.name for feature in self.columns}) != len(self.columns):
+            raise ValueError("a view names a column twice")
+        self.features  # raises here when a transform does not fit the columns  # noqa: B018
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """The columns after all transforms."""
+        features = self.columns
+        for transform in self.transforms:
+            features = transform.features(features)
+        return features
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns after all transforms."""
+        return tuple(feature.name for feature in self.features)
+
+    @property
+    def width(self) -> int:
+        """Number of columns after all transforms."""
+        return len(self.features)
+
+    def then(self, *transforms: Transform) -> View:
+        """The same rows, further transformed."""
+        return replace(self, transforms=self.transforms + transforms)
+
+    def test(self) -> View:
+        """The same columns and transforms on the test split."""
+        return replace(self, split="test", fold=None, held_out=False)
+
+    def training_fold(self, fold: int) -> View:
+        """The training rows outside ``fold``."""
+        return replace(self, split="train", fold=fold, held_out=False)
+
+    def held_out_fold(self, fold: int) -> View:
+        """The training rows of ``fold``."""
+        return replace(self, split="train", fold=fold, held_out=True)
+
+    def table(self, cohort: Cohort) -> Table:
+        """This site's transformed rows, kept in the cohort's cache under the view's digest.
+
+        Raises:
+            Refusal: rule 'unknown-column' when the cohort lacks a column.
+        """
+        return cohort.cached(f"table:{digest(self)}", lambda: self.build(cohort))
+
+    def _select(self, cohort: Cohort) -> BoolArray:
+        keep = np.ones(cohort.patients, dtype=bool) if self.split == "all" else cohort.split == self.split
+        if self.fold is not None:
+            keep = keep & ((cohort.fold == self.fold) == self.held_out)
+        for rule in self.rows:
+            keep = keep & rule.keep(cohort)
+        return np.asarray(keep, dtype=bool)
+
+    def build(self, cohort: Cohort) -> Table:
+        """This site's transformed rows, made anew: for callers that keep a form of their own."""
+        keep = self._select(cohort)
+        if self.columns:
+            values = np.stack([column(cohort, f.name)[keep] for f in self.columns], axis=1)
+        else:
+            values = np.zeros((int(keep.sum()), 0))
+        table = Table(
+            self.columns, values, cohort.time[keep], cohort.event[keep], cohort.stratum[keep], cohort.batch[keep]
+        )
+        for transform in self.transforms:
+            table = replace(table, values=transform.apply(table), features=transform.features(table.features))
+        return table
+
+
+def column(cohort: Cohort, name: str) -> FloatArray:
+    """A column of the cohort by name.
+
+    Raises:
+        Refusal: rule 'unknown-column'.
+    """
+    if name not in cohort.columns:
+        raise Refusal("unknown-column", f"site {cohort.site!r} has no column {name!r}")
+    return cohort.columns[name]
