@@ -26,6 +26,7 @@ C = TypeVar("C", bound=type)
 MAX_ITEMS = 1_000_000  # entries of one tuple
 MAX_VALUES = 50_000_000  # float64 values in one message: 400 MB
 MAX_DEPTH = 32
+MAX_AXES = 4
 
 _classes: dict[str, type] = {}
 _shared: set[type] = set()
@@ -185,10 +186,12 @@ class Decoder:
 
     def _take(self, value: Any, where: str) -> FloatArray:
         shape = value.get("array") if isinstance(value, dict) and set(value) == {"array"} else None
-        if not isinstance(shape, list) or not all(type(s) is int and 0 <= s <= MAX_VALUES for s in shape):
-            raise MalformedMessage(f"{where}: expected an array with its shape")
+        if not isinstance(shape, list) or len(shape) > MAX_AXES:
+            raise MalformedMessage(f"{where}: expected an array with its shape of at most {MAX_AXES} axes")
+        if not all(type(s) is int and s >= 0 for s in shape) or math.prod(s or 1 for s in shape) > MAX_VALUES:
+            raise MalformedMessage(f"{where}: a shape holds whole numbers >= 0 and at most {MAX_VALUES} values")
         size = math.prod(shape)
-        if len(shape) > 4 or size > self._values.size - self._next:
+        if size > self._values.size - self._next:
             raise MalformedMessage(f"{where}: the message holds fewer numbers than the shape {shape} needs")
         taken = self._values[self._next : self._next + size].reshape(shape)
         self._next += size

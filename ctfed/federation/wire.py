@@ -76,11 +76,18 @@ def encode_question(run: str, round_number: int, queries: Sequence[Query], known
     return Question(canonical_json(header), values, frozenset(shared))
 
 
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a key is given twice")
+    return table
+
+
 def _parse_header(text: str, what: str, keys: set[str]) -> dict[str, Any]:
-    if len(text) > MAX_HEADER:
-        raise MalformedMessage(f"the {what} is longer than {MAX_HEADER} characters")
+    if len(text) > MAX_HEADER or not text.isascii():
+        raise MalformedMessage(f"the {what} must be ASCII of at most {MAX_HEADER} characters")
     try:
-        header = json.loads(text)
+        header = json.loads(text, object_pairs_hook=_table)
     except (ValueError, RecursionError) as error:
         raise MalformedMessage(f"the {what} is not JSON") from error
     if not isinstance(header, dict) or set(header) != keys:
@@ -105,7 +112,7 @@ def decode_question(question: Question, views: dict[str, View]) -> Decoded:
         MalformedMessage: for anything that the format does not allow.
     """
     header = _parse_header(question.header, "question", {"ctfed", "run", "round", "shared", "queries"})
-    if header["ctfed"] != FORMAT:
+    if type(header["ctfed"]) is not int or header["ctfed"] != FORMAT:
         raise MalformedMessage(f"the question has format {header['ctfed']!r:.20}, this site understands {FORMAT}")
     run, round_number = header["run"], header["round"]
     if not isinstance(run, str) or len(run) > 200 or type(round_number) is not int or round_number < 0:
@@ -120,10 +127,7 @@ def decode_question(question: Question, views: dict[str, View]) -> Decoded:
     if missing:
         return Decoded(run, round_number, (), missing)
     decoder.share(views)
-    queries = tuple(
-        decoder.build(body, Query, f"queries[{index}]")
-        for index, body in enumerate(header["queries"])
-    )
+    queries = tuple(decoder.build(body, Query, f"queries[{index}]") for index, body in enumerate(header["queries"]))
     if not decoder.exhausted:
         raise MalformedMessage("the question holds more numbers than its queries use")
     return Decoded(run, round_number, queries, ())

@@ -19,7 +19,7 @@ from ctfed.statistics.cox.solver import Oracle, Settings, Solution, minimise
 from ctfed.statistics.cox.stratified import CoxDerivatives, stratified_oracle
 from ctfed.statistics.timegrid import TimeGrid
 
-LARGE_COEFFICIENT = 12.0  # a log hazard ratio per unit beyond which separation is the likelier explanation
+LARGE_COEFFICIENT = 8.0  # a log hazard ratio per standard deviation beyond which separation is the likelier cause
 COLLINEAR = 1e-10  # smallest eigenvalue of the scaled information relative to the largest
 
 
@@ -33,7 +33,7 @@ class CoxFit:
         penalty: its elastic net.
         ties, risk_sets: as fitted.
         loglik: partial log-likelihood at the coefficients.
-        residual: KKT residual, on the scale of the log-likelihood per patient.
+        residual: KKT residual, on the scale of the log-likelihood per patient and of each feature's spread.
         patients, events: of the view, over all sites.
         rounds: questions to the sites that the fit (its whole stack) took.
         converged: whether the residual reached the tolerance.
@@ -136,16 +136,13 @@ def _checked(oracle: Oracle) -> Oracle:
 
 
 def _fit(view: View, penalty: ElasticNet, ties: str, risk_sets: str, solution: Solution, k: int) -> CoxFit:
-    warnings = []
-    if not solution.converged[k]:
-        warnings.append(
-            f"not converged after {solution.rounds} rounds: KKT residual {solution.residual[k]:.1e}; "
-            "the coefficients are those of the last accepted step"
-        )
+    warnings = _divergence(view, solution, k)
     covariance = None
     if penalty.penalizer == 0 and solution.exact[k]:
-        covariance, words = _covariance(view, solution.information[k] * solution.patients, solution.beta[k])
+        covariance, words = _covariance(view, solution.information[k] * solution.patients)
         warnings += words
+    elif penalty.penalizer == 0:
+        warnings.append("no standard errors: they need the Hessian, which this study does not ask for")
     return CoxFit(
         view=view,
         coefficients=solution.beta[k],
@@ -163,7 +160,24 @@ def _fit(view: View, penalty: ElasticNet, ties: str, risk_sets: str, solution: S
     )
 
 
-def _covariance(view: View, information: FloatArray, beta: FloatArray) -> tuple[FloatArray | None, list[str]]:
+def _divergence(view: View, solution: Solution, k: int) -> list[str]:
+    """What to say of a fit that did not arrive, or arrived where no data could have led it."""
+    beta = solution.beta[k]
+    large = np.abs(beta) * solution.unit > LARGE_COEFFICIENT
+    found = [
+        f"the coefficient of {view.names[j]} ran to {beta[j]:.3g}: the data separate perfectly along it (or it is "
+        "collinear), and its maximum likelihood estimate is infinite; use a penalizer > 0"
+        for j in np.flatnonzero(large)
+    ]
+    if not solution.converged[k]:
+        found.append(
+            f"not converged after {solution.rounds} rounds: KKT residual {solution.residual[k]:.1e}; "
+            "the coefficients are those of the last accepted step"
+        )
+    return found
+
+
+def _covariance(view: View, information: FloatArray) -> tuple[FloatArray | None, list[str]]:
     """Inverse information, and what to say when it cannot be had."""
     names = view.names
     diagonal = np.diag(information)
@@ -172,17 +186,11 @@ def _covariance(view: View, information: FloatArray, beta: FloatArray) -> tuple[
         return None, [f"no standard errors: {', '.join(constant)} does not vary within any stratum"]
     scale = 1.0 / np.sqrt(diagonal)
     values, vectors = np.linalg.eigh(information * scale[:, None] * scale)
-    warnings = []
-    for j in np.flatnonzero(np.abs(beta) > LARGE_COEFFICIENT):
-        warnings.append(
-            f"the coefficient of {names[j]} ran to {beta[j]:.3g}: the data separate perfectly along it, its maximum "
-            "likelihood estimate is infinite; use a penalizer > 0"
-        )
     if values[0] <= COLLINEAR * values[-1]:
         involved = [names[j] for j in np.flatnonzero(np.abs(vectors[:, 0]) > 0.1)]
-        return None, warnings + [f"no standard errors: {', '.join(involved)} are collinear or separate the events"]
+        return None, [f"no standard errors: {', '.join(involved)} are collinear or separate the events"]
     inverse = (vectors / values) @ vectors.T
-    return inverse * scale[:, None] * scale, warnings
+    return inverse * scale[:, None] * scale, []
 
 
 def penalizer_path(

@@ -71,9 +71,7 @@ def strata_of(table: Table, ties: str) -> tuple[Stratum, ...]:
     if label.size == 0:
         return ()
     bounds = np.flatnonzero(np.concatenate([[True], label[1:] != label[:-1], [True]]))
-    return tuple(
-        _stratum(table.values[a:b], time[a:b], event[a:b], ties) for a, b in itertools.pairwise(bounds)
-    )
+    return tuple(_stratum(table.values[a:b], time[a:b], event[a:b], ties) for a, b in itertools.pairwise(bounds))
 
 
 def _stratum(x: FloatArray, time: FloatArray, event: BoolArray, ties: str) -> Stratum:

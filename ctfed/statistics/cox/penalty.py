@@ -72,12 +72,15 @@ class PenaltyStack:
         """(K,) penalty at (K, p) coefficients."""
         return np.asarray((self.l1 * np.abs(beta) + 0.5 * self.l2 * beta**2).sum(axis=1))
 
-    def residual(self, gradient: FloatArray, beta: FloatArray) -> FloatArray:
-        """(K,) largest violation of the optimality (KKT) conditions; ``gradient`` is of the smooth loss alone."""
+    def residual(self, gradient: FloatArray, beta: FloatArray, unit: FloatArray | float = 1.0) -> FloatArray:
+        """(K,) largest violation of the optimality (KKT) conditions, each divided by its feature's ``unit``.
+
+        ``gradient`` is that of the smooth loss per patient, (K, p), without the penalty.
+        """
         slope = gradient + self.l2 * beta
         at_zero = np.maximum(np.abs(slope) - self.l1, 0.0)
         violation = np.where(beta != 0, np.abs(slope + self.l1 * np.sign(beta)), at_zero)
-        return np.asarray(violation.max(axis=1, initial=0.0))
+        return np.asarray((violation / unit).max(axis=1, initial=0.0))
 
 
 SWEEPS = 3  # coordinate-descent sweeps between two attempts to solve for the active set exactly

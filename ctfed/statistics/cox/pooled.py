@@ -25,6 +25,7 @@ from ctfed.statistics.cox.stratified import (
     check_ties,
     feature_exponents,
     pack_triangles,
+    require_complete,
     triangle_exponents,
     triangle_size,
     unpack_triangles,
@@ -52,6 +53,7 @@ class _Binned:
 def _binned(view: View, cohort: Cohort, grid: TimeGrid) -> _Binned:
     def build() -> _Binned:
         table = view.table(cohort)
+        require_complete(table)
         return _Binned(table, grid.bin_of(table.time))
 
     return cohort.cached(f"bins:{digest(view)}:{digest(grid)}", build)

@@ -21,7 +21,8 @@ from ctfed.statistics.cox.penalty import PenaltyStack, minimise_quadratic
 
 ARMIJO = 1e-4
 ROUNDING = 1e-13  # relative noise of a summed log-likelihood: steps below it are not judged by their decrease
-LONGEST_STEP = 10.0  # of any coefficient in one step, in units of its curvature scale; stops separation from leaping
+LONGEST_STEP = 10.0  # of any coefficient in one step, per standard deviation of its feature
+RUNAWAY = 30.0  # coefficient per standard deviation at which a fit stops: no data support it, separation produces it
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ class Settings:
 
     Attributes:
         updates: 'newton' asks for Hessians, 'gradient' never does.
-        tolerance: largest KKT violation of a finished fit.
+        tolerance: largest KKT violation of a finished fit, in the unit of each feature's spread.
         max_rounds: evaluations after which the remaining fits are returned as not converged.
         anchors: Hessians asked per round when there are more fits than that.
     """
@@ -73,10 +74,12 @@ class Solution:
 
     Attributes:
         beta: (K, p).
-        loglik, residual: (K,) log-likelihood and KKT residual there.
+        loglik, residual: (K,) log-likelihood and KKT residual there (per patient and unit of spread).
         information: (K, p, p) negative Hessian of the log-likelihood per patient; exact where ``exact``.
         exact: (K,) whether ``information`` was evaluated at ``beta`` itself.
         converged: (K,).
+        runaway: (K, p) coefficients beyond any that data could support, where a fit was stopped.
+        unit: (p,) spread of each feature within risk sets, as a power of two; 1 where no Hessian was asked.
         patients, events: of the view.
         rounds: evaluations used.
     """
@@ -87,6 +90,8 @@ class Solution:
     information: FloatArray
     exact: BoolArray
     converged: BoolArray
+    runaway: BoolArray
+    unit: FloatArray
     patients: int
     events: int
     rounds: int
@@ -109,10 +114,26 @@ class _State:
         self.step = np.ones(fits)
         self.running = np.ones(fits, dtype=bool)
         self.updated = np.zeros(fits, dtype=bool)
+        self.unit = np.ones(width)
 
     def trial(self) -> FloatArray:
         """(K, p) points to evaluate next."""
         return self.beta + self.step[:, None] * self.direction
+
+    def runaway(self) -> BoolArray:
+        """(K, p) coefficients that separation is driving to infinity."""
+        return np.asarray(np.abs(self.beta) * self.unit > RUNAWAY)
+
+    def begin(self, found: Derivatives, asked: tuple[int, ...]) -> None:
+        """Scales, from the first round: where no Hessian is asked, features count as standardised.
+
+        Units are powers of two, so that standardised features (spread about 1) are judged exactly as they are.
+        """
+        share = max(found.events, 1) / found.patients
+        if asked:
+            diagonal = np.diag(found.information[asked[0]]) / max(found.events, 1)
+            self.unit = np.exp2(np.rint(0.5 * np.log2(np.where(diagonal > 0, diagonal, 1.0))))
+        self.curvature[:] = np.diag(share * self.unit**2)
 
 
 def minimise(oracle: Oracle, penalty: PenaltyStack, start: FloatArray, settings: Settings) -> Algorithm[Solution]:
@@ -125,22 +146,23 @@ def minimise(oracle: Oracle, penalty: PenaltyStack, start: FloatArray, settings:
         rows = np.flatnonzero(state.running)
         points, where = np.unique(state.trial()[rows], axis=0, return_inverse=True)
         where = where.reshape(-1)
-        asked = _choose_anchors(points, anchors, settings)
+        asked = _choose_anchors(points, anchors, state.unit, settings)
         found = yield from oracle(points, asked)
         rounds += 1
         if rounds == 1:
             scale = 1.0 / found.patients
-            state.curvature[:] = np.eye(start.shape[1]) * max(found.events, 1) * scale
+            state.begin(found, asked)
         new = [(points[i], found.information[i] * scale) for i in asked]
         anchors = (anchors + new)[-64:]
         accepted = _accept(state, rows, -found.loglik[where] * scale, -found.gradient[where] * scale)
         _update_curvature(state, rows, accepted, points, where, found, scale, anchors, settings)
-        residual = state.penalty.residual(state.gradient, state.beta)
+        residual = state.penalty.residual(state.gradient, state.beta, state.unit)
         state.running &= ~((residual <= settings.tolerance) & np.isfinite(state.loss))
+        state.running &= ~state.runaway().any(axis=1)
         if not state.running.any() or rounds >= settings.max_rounds:
             break
         _directions(state, np.flatnonzero(state.updated & state.running))
-    residual = state.penalty.residual(state.gradient, state.beta)
+    residual = state.penalty.residual(state.gradient, state.beta, state.unit)
     return Solution(
         state.beta,
         -state.loss / scale,
@@ -148,6 +170,8 @@ def minimise(oracle: Oracle, penalty: PenaltyStack, start: FloatArray, settings:
         state.curvature,
         state.exact,
         residual <= settings.tolerance,
+        state.runaway(),
+        state.unit,
         found.patients,
         found.events,
         rounds,
@@ -155,7 +179,7 @@ def minimise(oracle: Oracle, penalty: PenaltyStack, start: FloatArray, settings:
 
 
 def _choose_anchors(
-    points: FloatArray, anchors: list[tuple[FloatArray, FloatArray]], settings: Settings
+    points: FloatArray, anchors: list[tuple[FloatArray, FloatArray]], unit: FloatArray, settings: Settings
 ) -> tuple[int, ...]:
     """Trial points at which to ask for the Hessian: all if few, else those farthest from every known anchor."""
     if settings.updates == "gradient":
@@ -164,14 +188,14 @@ def _choose_anchors(
         return tuple(range(points.shape[0]))
     distance = np.full(points.shape[0], np.inf)
     for point, _ in anchors:
-        distance = np.minimum(distance, np.linalg.norm(points - point, axis=1))
+        distance = np.minimum(distance, np.linalg.norm((points - point) * unit, axis=1))
     chosen: list[int] = []
     for _ in range(settings.anchors):
         index = int(np.argmax(distance))
         if distance[index] == 0:
             break
         chosen.append(index)
-        distance = np.minimum(distance, np.linalg.norm(points - points[index], axis=1))
+        distance = np.minimum(distance, np.linalg.norm((points - points[index]) * unit, axis=1))
     return tuple(sorted(chosen))
 
 
@@ -233,9 +257,9 @@ def _update_curvature(
             state.curvature[row] = found.information[index] * scale
             state.anchor[row], state.exact[row] = points[index], True
             continue
-        distance = np.linalg.norm(places - state.beta[row], axis=1)
+        distance = np.linalg.norm((places - state.beta[row]) * state.unit, axis=1)
         nearest = int(np.argmin(distance))
-        old = np.linalg.norm(state.anchor[row] - state.beta[row])
+        old = np.linalg.norm((state.anchor[row] - state.beta[row]) * state.unit)
         if not distance[nearest] > 0.5 * old:  # also when there is no anchor yet: nan compares false
             state.curvature[row], state.anchor[row] = anchors[nearest][1], places[nearest]
             state.exact[row] = False
@@ -247,7 +271,7 @@ def _directions(state: _State, rows: IntArray) -> None:
     beta, gradient = state.beta[rows], state.gradient[rows]
     target = minimise_quadratic(state.curvature[rows], gradient, beta, penalty)
     direction = target - beta
-    longest = np.abs(direction).max(axis=1, initial=0.0)
+    longest = (np.abs(direction) * state.unit).max(axis=1, initial=0.0)
     direction *= np.minimum(1.0, LONGEST_STEP / np.maximum(longest, 1e-300))[:, None]
     state.direction[rows] = direction
     state.slope[rows] = (gradient * direction).sum(axis=1) + penalty.value(beta + direction) - penalty.value(beta)

@@ -11,9 +11,10 @@ from ctfed.federation.algorithm import Algorithm
 from ctfed.federation.arrays import FloatArray, IntArray
 from ctfed.federation.codec import digest, register
 from ctfed.federation.cohort import Cohort
+from ctfed.federation.errors import Refusal
 from ctfed.federation.query import Query
 from ctfed.federation.summary import Entry, Layout, Summary, Total
-from ctfed.federation.view import View
+from ctfed.federation.view import Table, View
 from ctfed.statistics.cox.likelihood import TIES, Stratum, information, strata_of, value_and_gradient
 from ctfed.statistics.cox.solver import Derivatives, Oracle
 
@@ -88,8 +89,26 @@ def check_ties(ties: str) -> None:
 
 
 def site_strata(view: View, cohort: Cohort, ties: str) -> tuple[Stratum, ...]:
-    """The sorted design of a view at this site, kept in the cohort's cache."""
-    return cohort.cached(f"strata:{ties}:{digest(view)}", lambda: strata_of(view.build(cohort), ties))
+    """The sorted design of a view at this site, kept in the cohort's cache.
+
+    Raises:
+        Refusal: rule 'missing-values' when a feature of the view still has any.
+    """
+
+    def build() -> tuple[Stratum, ...]:
+        table = view.build(cohort)
+        require_complete(table)
+        return strata_of(table, ties)
+
+    return cohort.cached(f"strata:{ties}:{digest(view)}", build)
+
+
+def require_complete(table: Table) -> None:
+    """Refuse a table with missing values; the study's view lacks an imputation step then."""
+    missing = ~np.isfinite(table.values.sum(axis=0))
+    if missing.any():
+        names = ", ".join(table.features[j].name for j in np.flatnonzero(missing))
+        raise Refusal("missing-values", f"{names} has missing or infinite values; impute before fitting")
 
 
 def feature_exponents(view: View) -> IntArray:

@@ -1,0 +1,281 @@
+"""A site's node: who answers at this site, and what `ctfed join` does.
+
+Every way in which a ClientApp is run finds its Responder here. A process keeps what it has opened, so that features
+stay in memory between rounds. The server has no say in any path: site file and study file are named by the node's own
+configuration, which is set where the node is started.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import secrets
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal, Protocol
+
+from flwr.app import Context
+
+from ctfed.federation.cohort import Cohort
+from ctfed.federation.errors import CtfedError
+from ctfed.federation.responder import Responder
+from ctfed.federation.wire import Answer, Question
+
+NodeConfig = Mapping[str, bool | float | int | str]
+
+SITE_FILE, STUDY_FILE = "site-file", "study-file"
+# For Flower's own (Ray) simulation alone, whose nodes know nothing but a number: set by who starts it, on one machine.
+SIMULATED_SITE, SIMULATED_STUDY = "CTFED_SIMULATED_SITE", "CTFED_SIMULATED_STUDY"
+
+
+class Answerer(Protocol):
+    """What a node needs of a Responder."""
+
+    def answer(self, question: Question) -> Answer:
+        """The site's answer to one question."""
+        ...
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One site's place in a federation: its name, and how to open its Responder (slow: it loads the features)."""
+
+    site: str
+    open: Callable[[], Answerer]
+
+
+SeatFactory = Callable[[NodeConfig], Seat]
+
+
+class _Seats:
+    """The Responders that this process has opened."""
+
+    def __init__(self) -> None:
+        self.factory: SeatFactory | None = None
+        self._opened: dict[tuple[tuple[str, object], ...], Answerer] = {}
+        self._lock = threading.Lock()
+
+    def seat(self, config: NodeConfig) -> Seat:
+        return (self.factory or seat_from_site_file)(config)
+
+    def responder(self, config: NodeConfig) -> Answerer:
+        key = tuple(sorted(config.items()))
+        with self._lock:
+            if key not in self._opened:
+                register_queries()
+                self._opened[key] = self.seat(config).open()
+            return self._opened[key]
+
+    def forget(self, config: NodeConfig | None) -> None:
+        with self._lock:
+            if config is None:
+                self._opened.clear()
+            else:
+                self._opened.pop(tuple(sorted(config.items())), None)
+
+
+_seats = _Seats()
+
+
+@cache
+def register_queries() -> None:
+    """Import every statistic, so that its queries are in the registry when a question names them."""
+    import ctfed.statistics
+
+    for module in pkgutil.walk_packages(ctfed.statistics.__path__, "ctfed.statistics."):
+        importlib.import_module(module.name)
+
+
+def responder_for(context: Context) -> Answerer:
+    """The Responder of the node that a ClientApp runs for, opened once per process.
+
+    Raises:
+        CtfedError: when the node's configuration does not lead to a site, or its data cannot be loaded.
+    """
+    return _seats.responder(context.node_config)
+
+
+def site_name(config: NodeConfig) -> str:
+    """The name of the node's site in the roster; loads no features.
+
+    Raises:
+        CtfedError: when the node's configuration does not lead to a site.
+    """
+    return _seats.seat(config).site
+
+
+def forget(config: NodeConfig | None = None) -> None:
+    """Drop what was opened for a node (None: for all), as the end of its process would."""
+    _seats.forget(config)
+
+
+def set_responder_factory(factory: SeatFactory | None) -> None:
+    """Replace the way from a node's configuration to its Responder; None brings back the site's file."""
+    _seats.factory = factory
+    _seats.forget(None)
+
+
+def seats_of_cohorts(cohorts: Mapping[str, Cohort]) -> SeatFactory:
+    """A factory for nodes whose configuration has the key 'site': each answers from the cohort of that name."""
+
+    def factory(config: NodeConfig) -> Seat:
+        site = str(config.get("site", ""))
+        if site not in cohorts:
+            raise CtfedError(f"the node's configuration names site {site!r}; known are {sorted(cohorts)}")
+        return Seat(site, lambda: Responder(cohorts[site]))
+
+    return factory
+
+
+def seat_from_site_file(config: NodeConfig) -> Seat:
+    """The seat of a real node: its configuration names the site's file and the approved study's, on this machine.
+
+    Raises:
+        CtfedError: when no file is named, or a file is not what it should be.
+    """
+    from ctfed.site import load_site
+
+    named, study = config.get(SITE_FILE), config.get(STUDY_FILE)
+    if not named and "partition-id" in config and os.environ.get(SIMULATED_SITE):
+        return _simulated_seat(int(config["partition-id"]))
+    if not isinstance(named, str) or not isinstance(study, str) or not named or not study:
+        raise CtfedError(
+            f"this node has no site: start it with `ctfed join`, which sets {SITE_FILE!r} and {STUDY_FILE!r} (or, in "
+            f"Flower's own simulation, name a site file that partitions a table in {SIMULATED_SITE})"
+        )
+    site = load_site(named)
+    if site.site is None:
+        raise CtfedError(f"{named} describes virtual sites; a node joins for one site")
+    return Seat(site.site, lambda: _open(named, study))
+
+
+def _open(site_file: str, study_file: str) -> Responder:
+    from ctfed.cohort import load_cohort
+    from ctfed.site import load_site
+    from ctfed.study import load_study
+
+    return Responder(load_cohort(load_site(site_file), load_study(study_file)))
+
+
+def _simulated_seat(partition: int) -> Seat:
+    cohorts = _simulated_cohorts(os.environ[SIMULATED_SITE], os.environ.get(SIMULATED_STUDY, ""))
+    if not 0 <= partition < len(cohorts):
+        raise CtfedError(f"there is no virtual site {partition}: {os.environ[SIMULATED_SITE]} has {len(cohorts)}")
+    return Seat(cohorts[partition].site, lambda: Responder(cohorts[partition]))
+
+
+@cache
+def _simulated_cohorts(site_file: str, study_file: str) -> tuple[Cohort, ...]:
+    from ctfed.cohort import load_cohorts
+    from ctfed.site import load_site
+    from ctfed.study import load_study
+
+    return load_cohorts(load_site(site_file), load_study(study_file)).cohorts
+
+
+@dataclass(frozen=True)
+class JoinSettings:
+    """What one `ctfed join` needs.
+
+    Attributes:
+        site_file: the site's YAML file.
+        study_file: the study file that the site has approved.
+        superlink: host:port of the server.
+        root_certificates: PEM file of the federation's CA.
+        private_key: the SuperNode's P-384 key (``supernode.key`` of the site's folder).
+        state: folder for Flower's files; nothing of value is kept there.
+        executor: 'warm' keeps the site's features in memory; 'stock' is Flower's own, a new process per message.
+        port: loopback port of the SuperNode's Runtime API; None takes a free one.
+    """
+
+    site_file: Path
+    study_file: Path
+    superlink: str
+    root_certificates: Path
+    private_key: Path
+    state: Path
+    executor: Literal["warm", "stock"] = "warm"
+    port: int | None = None
+
+
+def join(settings: JoinSettings, *, tell: Callable[[str], None] = print, stop: threading.Event | None = None) -> None:
+    """Keep a SuperNode and its executor running until ``stop`` is set or the process is interrupted.
+
+    A node that loses the server, or that the server does not take in yet, is started again with a growing wait.
+
+    Raises:
+        CtfedError: when a file is missing, or Flower says that starting again cannot help.
+    """
+    from ctfed.federation.flower.processes import Child, child_environment, free_port
+
+    for path in (settings.site_file, settings.study_file, settings.root_certificates, settings.private_key):
+        if not path.is_file():
+            raise CtfedError(f"`ctfed join` needs the file {path}, which is not there")
+    settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # 0.1 s in place of 1 s until Flower's own executor starts a ClientApp; the warm one does not use it.
+    environment = child_environment(settings.state / "flwr", {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"})
+    log = settings.state / "node.log"
+    port = settings.port or free_port()
+    secret = _new_secret(settings.state)
+    commands = _commands(settings, port, secret)
+    children = [Child(name, command, environment, tell, log) for name, command in commands.items()]
+    stop = stop or threading.Event()
+    try:
+        while not stop.is_set():
+            for child in children:
+                child.keep_alive()
+            stop.wait(0.2)
+    finally:
+        for child in children:
+            child.stop()
+        secret.unlink(missing_ok=True)
+
+
+def _commands(settings: JoinSettings, port: int, secret: Path) -> dict[str, list[str]]:
+    common = [
+        *("--superlink", settings.superlink),
+        *("--root-certificates", str(settings.root_certificates)),
+        *("--auth-supernode-private-key", str(settings.private_key)),
+        *("--host", "127.0.0.1"),
+        *("--port", str(port)),
+        *("--node-config", _node_config(settings)),
+    ]
+    if settings.executor == "stock":
+        program = shutil.which("flower-supernode", path=str(Path(sys.executable).parent))
+        if program is None:
+            raise CtfedError(f"flower-supernode is not beside {sys.executable}; install flwr==1.41.0 there")
+        return {"supernode": [program, *common, "--isolation", "subprocess"]}
+    python = [sys.executable, "-m"]
+    guarded = ["--isolation", "process", "--superexec-auth-secret-file", str(secret)]
+    return {
+        "supernode": [*python, "ctfed.federation.flower.supernode", *common, *guarded],
+        "executor": [
+            *(*python, "ctfed.federation.flower.executor"),
+            *("--runtime-api-address", f"127.0.0.1:{port}"),
+            *("--secret-file", str(secret)),
+        ],
+    }
+
+
+def _node_config(settings: JoinSettings) -> str:
+    files = {SITE_FILE: settings.site_file.resolve(), STUDY_FILE: settings.study_file.resolve()}
+    for path in files.values():
+        if '"' in str(path) or "\\" in str(path):  # Flower reads the configuration as TOML with simple quotes
+            raise CtfedError(f"the path {path} must not hold quotes or backslashes")
+    return " ".join(f'{key}="{path}"' for key, path in files.items())
+
+
+def _new_secret(folder: Path) -> Path:
+    """A secret that SuperNode and executor share, so that no other process on this machine can take the tasks."""
+    path = folder / "executor.secret"
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(secrets.token_bytes(32))
+    return path

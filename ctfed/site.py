@@ -1,0 +1,224 @@
+"""Site: where one centre's data and keys are, and how its table's columns map to the study's variables.
+
+A file with ``site`` describes a real centre. A file with ``partition`` cuts one table into virtual sites, for
+simulations; only there may the secret be written into the file, so that folds are the same for everyone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, model_validator
+
+from ctfed.config import ConfigError, Faults, Section, load
+from ctfed.study import Name, SiteName, Text, TimeUnit
+
+SECRET_BYTES = 32
+_SHORTEST_SECRET = 16
+_DEFAULT_ORIGIN = "site file"
+
+
+def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder")
+    return path if folder is None else Path(folder) / path
+
+
+def _short_form(value: Any) -> Any:
+    """``age: alter`` is short for ``age: {column: alter}``."""
+    return {"column": value} if isinstance(value, str) else value
+
+
+FilePath = Annotated[Path, AfterValidator(_beside_the_file)]
+
+
+class Source(Section):
+    """Where a variable comes from: a column and, where it holds codes, the number each code stands for."""
+
+    column: Text = Field(description="the name of a column")
+    codes: Annotated[Mapping[str, float], Field(min_length=1)] | None = Field(
+        default=None, description="a mapping of the table's codes to numbers"
+    )
+
+
+class Data(Section):
+    """The clinical table: a CSV file, or a public table that ships in a Python package."""
+
+    csv: FilePath | None = Field(default=None, description="the path of a CSV file")
+    separator: Literal[",", ";", "\t"] = Field(",", description="',', ';' or \"\\t\", what stands between columns")
+    decimal: Literal[".", ","] = Field(".", description="'.' or ',', the decimal mark")
+    package: Literal["lifelines"] | None = Field(default=None, description="'lifelines'")
+    dataset: Literal["lung"] | None = Field(default=None, description="'lung' (the NCCTG trial)")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        faults = Faults()
+        if (self.csv is None) == (self.package is None):
+            found = "neither" if self.csv is None else "both"
+            faults.add((), f"found {found}, expected exactly one of csv or package")
+        elif (self.package is None) != (self.dataset is None):
+            missing, given = ("package", "dataset") if self.package is None else ("dataset", "package")
+            faults.add((missing,), f"found nothing, expected a name, because {given} is given")
+        faults.require()
+        return self
+
+
+class Columns(Section):
+    """The table's columns that are not features."""
+
+    id: Text | None = Field(default=None, description="the name of the column with the patient's identifier")
+    time: Text = Field(description="the name of the column with the follow-up time")
+    event: Text = Field(description="the name of the column that says whether the event was observed")
+
+
+class Partition(Section):
+    """Cuts one table into virtual sites by the levels of a column.
+
+    Levels with fewer than ``minimum`` patients, and patients without a level, become one site named ``remainder``.
+    """
+
+    by: Text = Field(description="the name of the column whose levels become sites")
+    prefix: SiteName = Field(default="institution", description="the first part of the virtual sites' names")
+    minimum: int = Field(default=10, ge=1, description="a whole number >= 1, the fewest patients of a site")
+    remainder: SiteName = Field(default="remainder", description="the name of the site that takes the small levels")
+
+
+class Server(Section):
+    """The server that a real site joins."""
+
+    address: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-\[\]:]+:[0-9]{1,5}$")] = Field(
+        description="host:port in quotes"
+    )
+    root_certificates: FilePath | None = Field(default=None, description="the path of a PEM file")
+    private_key: FilePath | None = Field(default=None, description="the path of a key file")
+
+
+class Site(Section):
+    """One centre (``site``), or one table that stands for many (``partition``)."""
+
+    ctfed_site: Literal[1] = Field(description="1, the version of this format")
+    site: SiteName | None = Field(default=None, description="a name: letters, digits, '_', '.' or '-'")
+    partition: Partition | None = Field(default=None, description="a mapping with at least the key by")
+    data: Data = Field(description="a mapping with csv, or with package and dataset")
+    columns: Columns = Field(description="a mapping: id, time, event")
+    features: Mapping[Name, Annotated[Source, BeforeValidator(_short_form)]] = Field(
+        default_factory=dict, description="a mapping of the study's variables to columns"
+    )
+    event_codes: Annotated[Mapping[str, Literal[0, 1]], Field(min_length=1)] | None = Field(
+        default=None, description="a mapping of the table's codes to 0 (not observed) or 1 (observed)"
+    )
+    time_unit: TimeUnit = Field(description="'days' or 'months', the unit of the table's times")
+    missing: tuple[str, ...] = Field(
+        default=(), description="a list of texts (in quotes) that stand for a missing value"
+    )
+    study: FilePath | None = Field(default=None, description="the path of the study file that this site takes part in")
+    secret: FilePath | None = Field(default=None, description="the path of the file with the site's secret")
+    fixture_secret: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="text, for simulations only"
+    )
+    server: Server | None = Field(default=None, description="a mapping: address, root_certificates, private_key")
+    _origin: str = PrivateAttr(_DEFAULT_ORIGIN)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        faults = Faults()
+        if (self.site is None) == (self.partition is None):
+            found = "neither" if self.site is None else "both"
+            faults.add((), f"found {found}, expected exactly one of site or partition")
+        elif self.site is not None:
+            self._check_real(faults)
+        elif (self.secret is None) == (self.fixture_secret is None):
+            found = "neither" if self.secret is None else "both"
+            faults.add((), f"found {found}, expected exactly one of fixture_secret or secret")
+        if self.partition is not None and self.server is not None:
+            faults.add(("server",), "found a server beside partition, expected none, because a simulation joins none")
+        if self.columns.id is None and self.data.package is None:
+            # Row numbers change whenever a table is exported again, and folds would change with them.
+            faults.add(
+                ("columns", "id"), "found nothing, expected the name of the column with the patient's identifier"
+            )
+        faults.require()
+        return self
+
+    def _check_real(self, faults: Faults) -> None:
+        if self.fixture_secret is not None:
+            faults.add(("fixture_secret",), "found a secret in the file of a real site, expected secret: path")
+        elif self.secret is None:
+            faults.add(("secret",), "found nothing, expected the path of the file with the site's secret")
+
+    def model_post_init(self, context: Any) -> None:
+        """Keep the file's name, so that later messages can name it."""
+        self._origin = (context or {}).get("origin", _DEFAULT_ORIGIN)
+
+    @property
+    def origin(self) -> str:
+        """The file this came from, for messages."""
+        return self._origin
+
+    def source(self, variable: str) -> Source:
+        """Where a study variable comes from; by default the column of the same name."""
+        return self.features.get(variable) or Source(column=variable)
+
+    def secret_of(self, name: str) -> bytes:
+        """The secret that orders the patients of the site ``name``; made at the first call where the file is absent.
+
+        Virtual sites get one each, derived from the file's, so that they deal out their patients independently.
+
+        Raises:
+            ConfigError: when the secret cannot be read or made, is too short, or is open to every user.
+        """
+        own = self.fixture_secret.encode() if self.fixture_secret is not None else self._secret_file()
+        return own if self.partition is None else hmac.digest(own, f"site|{name}".encode(), hashlib.sha256)
+
+    def _secret_file(self) -> bytes:
+        if self.secret is None:  # excluded by validation
+            raise ConfigError(f"{self.origin}: secret: found nothing, expected a path")
+        try:
+            return _read_or_make_secret(self.secret)
+        except OSError as error:
+            wanted = "a file that can be read, or a folder in which it can be made"
+            raise ConfigError(
+                f"{self.origin}: secret: found {self.secret} ({error.strerror}), expected {wanted}"
+            ) from (error)
+
+
+def load_site(path: Path | str) -> Site:
+    """Read a site file; relative paths in it are relative to the file.
+
+    Raises:
+        ConfigError: one sentence per fault: file, line, key, what was found, what was expected.
+    """
+    path = Path(path)
+    return load(Site, path, "ctfed_site", {"folder": path.parent, "origin": str(path)})
+
+
+def _read_or_make_secret(path: Path) -> bytes:
+    """The secret in the file, made with mode 0600 when absent.
+
+    A folder that is absent is not made: a mistyped path would silently start a new secret, hence new folds.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return _read_secret(path)
+    secret = secrets.token_bytes(SECRET_BYTES)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(secret)
+        file.flush()
+        os.fsync(file.fileno())
+    return secret
+
+
+def _read_secret(path: Path) -> bytes:
+    mode = path.stat().st_mode & 0o777
+    if os.name == "posix" and mode & 0o007:
+        raise ConfigError(f"{path}: found mode {mode:04o}, expected a secret closed to other users (chmod 600)")
+    secret = path.read_bytes()
+    if len(secret) < _SHORTEST_SECRET:
+        raise ConfigError(f"{path}: found {len(secret)} bytes, expected a secret of at least {_SHORTEST_SECRET}")
+    return secret

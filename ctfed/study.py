@@ -1,0 +1,329 @@
+"""Study: what is computed. One YAML file that every site reads, approves and pins by its SHA-256."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import Field, model_validator
+
+from ctfed.config import Faults, Section, canonical_sha256, did_you_mean, listed, load, shown
+from ctfed.federation.arrays import FloatArray
+from ctfed.federation.view import Feature
+
+T = TypeVar("T", float, FloatArray)
+TimeUnit = Literal["days", "months"]
+
+DAYS_PER_MONTH = 30.4375  # 365.25 / 12: the same length for every month, so that conversion keeps ties and order
+_LARGEST_EXPONENT = 120  # of a Feature
+_MOST_BINS = 10_000
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,127}$")]
+SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Text = Annotated[str, Field(min_length=1)]
+UnitInterval = Annotated[float, Field(ge=0, le=1)]
+
+
+def converted(times: T, source: TimeUnit, target: TimeUnit) -> T:
+    """A time, or an array of times of any shape, from one unit to another."""
+    if source == target:
+        return times
+    return times / DAYS_PER_MONTH if source == "days" else times * DAYS_PER_MONTH
+
+
+class Endpoint(Section):
+    """The event whose time is modelled."""
+
+    name: Text = Field(description="the endpoint in words, such as overall survival")
+    time_unit: TimeUnit = Field(description="'days' or 'months', the unit of every time in the study")
+
+
+class Variable(Section):
+    """One entry of the data dictionary.
+
+    ``range`` bounds what is plausible (a site refuses values outside) and is where medians are bisected.
+    """
+
+    type: Literal["continuous", "binary", "ordinal"] = Field(description="'continuous', 'binary' or 'ordinal'")
+    unit: Text | None = Field(default=None, description="the unit in words, such as years")
+    range: tuple[float, float] = Field(description="a list of two numbers [low, high], the plausible values")
+    magnitude: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="a number > 0 that typical values are about as large as"
+    )
+    impute: Literal["median", "mode", "none"] = Field(description="'median', 'mode' or 'none'")
+    missing_indicator: bool = Field(default=False, description="true or false")
+    label: Text | None = Field(default=None, description="the name that tables and figures show")
+    levels: Mapping[int, Text] | None = Field(default=None, description="a mapping of whole numbers to labels")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        faults = Faults()
+        low, high = self.range
+        if low >= high:
+            faults.add(("range",), f"found {shown(self.range)}, expected [low, high] with low < high")
+        elif self.type == "binary" and self.range != (0, 1):
+            faults.add(("range",), f"found {shown(self.range)}, expected [0, 1], because the variable is binary")
+        if self.levels is not None:
+            self._check_levels(faults, self.levels)
+        if self.impute == "mode" and not self.possible_levels:
+            # The mode is the level with the largest total, and totals are asked of levels that are known beforehand.
+            wanted = "median or none" if self.type == "continuous" else "median or none, or levels to count"
+            faults.add(("impute",), f"found 'mode' of a variable without levels, expected {wanted}")
+        if self.missing_indicator and self.impute == "none":
+            faults.add(("missing_indicator",), "found true with impute: none, expected impute: median or mode")
+        if abs(self.exponent) > _LARGEST_EXPONENT:
+            key = "range" if self.magnitude is None else "magnitude"
+            limit = f"values between 2^-{_LARGEST_EXPONENT} and 2^{_LARGEST_EXPONENT}"
+            faults.add((key,), f"found a magnitude of 2^{self.exponent}, expected {limit}")
+        faults.require()
+        return self
+
+    def _check_levels(self, faults: Faults, levels: Mapping[int, str]) -> None:
+        low, high = self.range
+        if self.type == "continuous":
+            faults.add(("levels",), "found levels of a continuous variable, expected none")
+        elif self.type == "binary":
+            if set(levels) != {0, 1}:
+                faults.add(("levels",), f"found {shown(sorted(levels))}, expected labels for 0 and 1")
+        elif outside := [level for level in levels if not low <= level <= high]:
+            faults.add(("levels",), f"found {shown(outside)}, expected levels inside the range {shown(self.range)}")
+
+    @property
+    def exponent(self) -> int:
+        """The power of two that the variable's magnitude is about; fixes the scale of its fixed-point sums."""
+        magnitude = self.magnitude if self.magnitude is not None else max(abs(self.range[0]), abs(self.range[1]), 1.0)
+        return math.ceil(math.log2(magnitude))
+
+    @property
+    def possible_levels(self) -> tuple[float, ...]:
+        """The values that the variable can take, rising; empty where the dictionary does not list them."""
+        levels = sorted(self.levels or ((0, 1) if self.type == "binary" else ()))
+        return tuple(float(level) for level in levels)
+
+    def feature(self, name: str) -> Feature:
+        """The variable as a column of a view."""
+        return Feature(name, self.exponent)
+
+
+class Model(Section):
+    """The Cox model: which columns, which risk sets, how its optimum is reached."""
+
+    features: tuple[Name, ...] = Field(min_length=1, description="a list of at least one variable's name")
+    risk_sets: Literal["stratified", "pooled"] = Field(default="stratified", description="'stratified' or 'pooled'")
+    ties: Literal["efron", "breslow"] = Field(default="efron", description="'efron' or 'breslow'")
+    updates: Literal["newton", "gradient"] = Field(default="newton", description="'newton' or 'gradient'")
+    standardise: bool = Field(default=True, description="true or false")
+    penalty_factors: Mapping[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict, description="a mapping of features to numbers >= 0 (0: not penalised)"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        faults = Faults()
+        for i, name in enumerate(self.features):
+            if name in self.features[:i]:
+                faults.add(("features", i), f"found {name!r} for the second time, expected each feature once")
+        faults.require()
+        return self
+
+
+class PenalizerPath(Section):
+    """Penalizers in equal ratios, from the smallest that empties the model down to ``smallest_ratio`` times that."""
+
+    count: int = Field(default=30, ge=2, le=1000, description="a whole number from 2 to 1000")
+    smallest_ratio: float = Field(default=0.01, gt=0, lt=1, description="a number between 0 and 1 (both excluded)")
+
+
+class Tuning(Section):
+    """How the penalty is chosen: by cross-validation over the sites' own folds."""
+
+    folds: int = Field(default=5, ge=2, le=20, description="a whole number from 2 to 20")
+    # A path starts where the model is empty; a pure ridge (l1_ratio 0) never is.
+    l1_ratios: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        default=(0.5,), min_length=1, description="a list of at least one number > 0 and <= 1"
+    )
+    penalizers: PenalizerPath = Field(default_factory=PenalizerPath, description="a mapping: count, smallest_ratio")
+    rule: Literal["best", "one_standard_error"] = Field(default="best", description="'best' or 'one_standard_error'")
+    score: Literal["within_site_c"] = Field(default="within_site_c", description="'within_site_c'")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        faults = Faults()
+        for i, ratio in enumerate(self.l1_ratios):
+            if ratio in self.l1_ratios[:i]:
+                faults.add(("l1_ratios", i), f"found {ratio} for the second time, expected each ratio once")
+        faults.require()
+        return self
+
+
+class Penalty(Section):
+    """A penalty that is known beforehand."""
+
+    penalizer: float = Field(ge=0, description="a number >= 0")
+    l1_ratio: UnitInterval = Field(description="a number from 0 (ridge) to 1 (lasso)")
+
+
+class Split(Section):
+    """Which patients are kept for testing: a share that each site draws itself, or a column of its table."""
+
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="a number between 0 and 1 (both excluded)"
+    )
+    column: Text | None = Field(default=None, description="the name of a column that holds train or test")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        faults = Faults()
+        if (self.test_fraction is None) == (self.column is None):
+            found = "neither" if self.column is None else "both"
+            faults.add((), f"found {found}, expected exactly one of test_fraction or column")
+        faults.require()
+        return self
+
+
+class Evaluation(Section):
+    """Horizons, bins and intervals of the evaluation. Times are in the study's unit."""
+
+    horizons: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        min_length=1, description="a list of at least one time > 0"
+    )
+    time_bin: float = Field(gt=0, description="a number > 0, the width of a time bin")
+    score_bins: int = Field(default=50, ge=2, le=1000, description="a whole number from 2 to 1000")
+    min_cell: int = Field(default=10, ge=1, description="a whole number >= 1, the fewest patients in a cell of a table")
+    fine_evaluation_tables: bool = Field(default=False, description="true or false")
+    bootstrap: int = Field(default=1000, ge=0, le=100_000, description="a whole number from 0 to 100000")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="a number between 0.5 and 1 (both excluded)")
+    seed: int = Field(default=0, ge=0, description="a whole number >= 0")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        faults = Faults()
+        for i, horizon in enumerate(self.horizons):
+            if i and horizon <= self.horizons[i - 1]:
+                faults.add(("horizons", i), f"found {horizon:g} after {self.horizons[i - 1]:g}, expected rising times")
+            if not _multiple(horizon, self.time_bin):
+                below = math.floor(horizon / self.time_bin) * self.time_bin
+                nearest = [edge for edge in (below, below + self.time_bin) if edge > 0]
+                bins = f"a multiple of time_bin {self.time_bin:g}, such as {listed(f'{edge:g}' for edge in nearest)}"
+                faults.add(("horizons", i), f"found {horizon:g}, expected {bins}")
+        if max(self.horizons) / self.time_bin > _MOST_BINS:
+            faults.add(
+                ("time_bin",), f"found {self.time_bin:g}, expected at most {_MOST_BINS} bins to the last horizon"
+            )
+        faults.require()
+        return self
+
+
+class TimeGrid(Section):
+    """The intervals of the baseline hazard, in the study's time unit; what comes after ``end`` is one interval."""
+
+    width: float = Field(gt=0, description="a number > 0, the width of an interval")
+    end: float = Field(gt=0, description="a number > 0, a multiple of the width")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        faults = Faults()
+        if not _multiple(self.end, self.width):
+            faults.add(("end",), f"found {self.end:g}, expected a multiple of the width {self.width:g}")
+        elif self.end / self.width > _MOST_BINS:
+            faults.add(("width",), f"found {self.width:g}, expected at most {_MOST_BINS} intervals")
+        faults.require()
+        return self
+
+
+class Study(Section):
+    """What is computed, validated. ``sha256`` is what a site approves."""
+
+    ctfed_study: Literal[1] = Field(description="1, the version of this format")
+    name: Name = Field(description="an identifier: a letter, then letters, digits, '_', '.' or '-'")
+    title: Text = Field(description="the title of the study in words")
+    endpoint: Endpoint = Field(description="a mapping: name, time_unit")
+    variables: Mapping[Name, Variable] = Field(min_length=1, description="a mapping of names to variables")
+    model: Model = Field(description="a mapping with at least the list features")
+    tuning: Tuning | None = Field(default=None, description="a mapping: folds, l1_ratios, penalizers, rule, score")
+    penalty: Penalty | None = Field(default=None, description="a mapping: penalizer, l1_ratio")
+    split: Split = Field(description="a mapping with test_fraction or column")
+    evaluation: Evaluation = Field(description="a mapping with at least horizons and time_bin")
+    time_grid: TimeGrid | None = Field(default=None, description="a mapping: width, end")
+    sites: Annotated[tuple[SiteName, ...], Field(min_length=1)] | None = Field(
+        default=None, description="a list of at least one site's name: letters, digits, '_', '.' or '-'"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        faults = Faults()
+        for i, name in enumerate(self.model.features):
+            if name not in self.variables:
+                hint = did_you_mean(name, self.variables)
+                faults.add(("model", "features", i), f"found {name!r}, expected a name of variables{hint}")
+        penalised = (*self.model.features, *(f"{name} missing" for name in self.indicators))
+        for name in self.model.penalty_factors:
+            if name not in penalised:
+                hint = did_you_mean(name, penalised)
+                wanted = f"a name of model.features, or 'NAME missing' for an indicator{hint}"
+                faults.add(("model", "penalty_factors", name), f"found {name!r}, expected {wanted}")
+        if (self.tuning is None) == (self.penalty is None):
+            found = "neither" if self.penalty is None else "both"
+            faults.add((), f"found {found}, expected exactly one of tuning or penalty")
+        if self.tuning is not None and self.model.risk_sets == "pooled":
+            # Neighbouring totals over time differ by single patients; every further fit adds equations about them.
+            faults.add(("tuning",), "found tuning with risk_sets: pooled, expected penalty, or risk_sets: stratified")
+        for i, site in enumerate(self.sites or ()):
+            if self.sites and site in self.sites[:i]:
+                faults.add(("sites", i), f"found {site!r} for the second time, expected each site once")
+        faults.require()
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 (hex) of the validated content; comments, formatting and the order of keys do not matter."""
+        return canonical_sha256(self)
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """The model's raw columns with their scales, in the model's order."""
+        return tuple(self.variables[name].feature(name) for name in self.model.features)
+
+    @property
+    def indicators(self) -> tuple[str, ...]:
+        """The model's features that get a 0/1 column 'NAME missing' when imputed, in the model's order."""
+        names = (name for name in self.model.features if name in self.variables)
+        return tuple(name for name in names if self.variables[name].missing_indicator)
+
+    @property
+    def folds(self) -> int:
+        """Number of cross-validation folds; 1 when the study does not tune."""
+        return 1 if self.tuning is None else self.tuning.folds
+
+    @property
+    def grid(self) -> TimeGrid:
+        """The baseline hazard's intervals; by default months, up to the first that holds the last horizon."""
+        if self.time_grid is not None:
+            return self.time_grid
+        month = converted(1.0, "months", self.endpoint.time_unit)
+        return TimeGrid(width=month, end=month * math.ceil(max(self.evaluation.horizons) / month))
+
+    def label(self, name: str) -> str:
+        """The display name of a variable."""
+        return self.variables[name].label or name
+
+
+def load_study(path: Path | str) -> Study:
+    """Read a study file.
+
+    Raises:
+        ConfigError: one sentence per fault: file, line, key, what was found, what was expected.
+    """
+    return load(Study, Path(path), "ctfed_study")
+
+
+def study_json_schema() -> dict[str, Any]:
+    """The JSON Schema of a study file, for editors."""
+    return Study.model_json_schema()
+
+
+def _multiple(value: float, width: float) -> bool:
+    ratio = value / width
+    return round(ratio) >= 1 and math.isclose(ratio, round(ratio), rel_tol=1e-9, abs_tol=0.0)

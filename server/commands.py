@@ -1,0 +1,139 @@
+"""The server's commands, registered with ``ctfed.cli`` through the entry point 'ctfed.commands'."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import ctfed
+from ctfed.federation.errors import CtfedError
+
+EXAMPLES = Path(ctfed.__file__).resolve().parent.parent / "site_config"
+DEMO = "ncctg_lung.yaml"
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the server's commands to the command line."""
+    _register_demo(commands)
+    _register_simulate(commands)
+    _register_study(commands)
+    _register_provision(commands)
+    _register_serve(commands)
+
+
+def _register_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="the NCCTG lung-cancer trial as a federation of its institutions",
+        description="Run site_config's NCCTG lung-cancer study over virtual sites, through Flower, in this process.",
+    )
+    demo.add_argument("--out", type=Path, default=Path("out"), help="folder for the results (default: out)")
+    demo.set_defaults(
+        command=_simulate, study=EXAMPLES / "studies" / DEMO, site=[EXAMPLES / "sites" / DEMO], runner="in-process"
+    )
+
+
+def _register_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    simulate = commands.add_parser(
+        "simulate",
+        help="run a study over simulated sites on this machine",
+        description="Run a study over simulated sites on this machine, through the same messages as a deployment.",
+    )
+    simulate.add_argument("study", type=Path, help="the study's YAML file")
+    simulate.add_argument(
+        "--site", type=Path, action="append", required=True, help="a site file; one with 'partition' gives many sites"
+    )
+    simulate.add_argument("--out", type=Path, default=Path("out"), help="folder for the results (default: out)")
+    simulate.add_argument(
+        "--runner",
+        choices=("in-process", "ray"),
+        default="in-process",
+        help="in-process (default), or Flower's own simulation engine on Ray",
+    )
+    simulate.set_defaults(command=_simulate)
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from server.simulate import simulate
+
+    simulate(options.study, options.site, options.out, runner=options.runner)
+    return 0
+
+
+def _register_study(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    study = commands.add_parser("study", help="check a study file", description="Look at a study before it runs.")
+    actions = study.add_subparsers(title="actions", metavar="ACTION", required=True)
+    check = actions.add_parser("check", help="validate a study file and print its SHA-256")
+    check.add_argument("study", type=Path, help="the study's YAML file")
+    check.set_defaults(command=_check_study)
+    schema = actions.add_parser("schema", help="print the JSON Schema of study files")
+    schema.set_defaults(command=_print_schema)
+
+
+def _check_study(options: argparse.Namespace) -> int:
+    from ctfed.study import load_study
+
+    study = load_study(options.study)
+    how = f"{study.model.risk_sets} risk sets, {study.model.ties} ties, {study.model.updates} updates"
+    print(f"{study.name}: {study.title}")
+    print(f"  model     Cox, {how}; features: {', '.join(study.model.features)}")
+    if study.tuning is not None:
+        count = study.tuning.penalizers.count * len(study.tuning.l1_ratios)
+        print(f"  tuning    {count} penalties in {study.tuning.folds}-fold cross-validation")
+    print(f"  sha256    {study.sha256}")
+    return 0
+
+
+def _print_schema(options: argparse.Namespace) -> int:
+    from ctfed.study import study_json_schema
+
+    print(json.dumps(study_json_schema(), indent=2))
+    return 0
+
+
+def _register_provision(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    provision = commands.add_parser(
+        "provision",
+        help="make the keys and certificates of a federation",
+        description="Make the certificate authority, the server's certificate, and one folder with a key per site.",
+    )
+    provision.add_argument("folder", type=Path, help="where they go; it is made readable by its owner alone")
+    provision.add_argument("--sites", required=True, help="names of the sites, with commas between them")
+    provision.add_argument("--address", required=True, help="host:port at which the sites reach the server")
+    provision.add_argument("--host", action="append", default=[], help="another name that the certificate must hold")
+    provision.set_defaults(command=_provision)
+
+
+def _provision(options: argparse.Namespace) -> int:
+    from server.provision import provision
+
+    sites = [name.strip() for name in options.sites.split(",") if name.strip()]
+    if not sites:
+        raise CtfedError(f"--sites: found {options.sites!r}, expected names with commas between them")
+    roster = provision(options.folder, sites, options.address, hosts=options.host)
+    print(f"{options.folder}: keys and certificates of {len(roster.names)} sites for {options.address}")
+    return 0
+
+
+def _register_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="run a study over real sites: SuperLink with TLS and node authentication",
+        description="Start Flower's SuperLink for the roster, run the study, and go on where an earlier run stopped.",
+    )
+    serve.add_argument("study", type=Path, help="the study's YAML file")
+    serve.add_argument("--folder", type=Path, required=True, help="the server's folder made by `ctfed provision`")
+    serve.add_argument("--out", type=Path, default=Path("out"), help="folder for journal and results (default: out)")
+    serve.add_argument("--host", default="127.0.0.1", help="interface to listen on (default: 127.0.0.1)")
+    serve.add_argument("--port", type=int, default=8000, help="port to listen on (default: 8000)")
+    serve.set_defaults(command=_serve)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from server.deploy import ServeSettings, serve
+
+    settings = ServeSettings(
+        folder=options.folder, study=options.study, out=options.out, host=options.host, port=options.port
+    )
+    return serve(settings)

@@ -1,0 +1,107 @@
+"""The conductor: drives an algorithm over a transport, adds the sites' integers, and journals every total."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeVar
+
+from ctfed.federation.algorithm import Algorithm
+from ctfed.federation.arrays import IntArray
+from ctfed.federation.errors import MalformedMessage
+from ctfed.federation.fixedpoint import add_limbs
+from ctfed.federation.pooled import drive
+from ctfed.federation.query import Query
+from ctfed.federation.summary import Total
+from ctfed.federation.wire import Answer, Question, bundle_digest, encode_question, read_answer, read_totals
+from server.journal import Journal, RoundRecord
+
+R = TypeVar("R")
+Progress = Callable[[RoundRecord, bool], None]
+
+
+class Transport(Protocol):
+    """A way to ask all sites of the roster. Returns only when every one of them has answered."""
+
+    sites: tuple[str, ...]
+    runner: str
+
+    def ask(self, round_number: int, questions: Mapping[str, Question]) -> Mapping[str, Answer]:
+        """The answers of exactly the sites in ``questions``."""
+        ...
+
+
+def silent(record: RoundRecord, replayed: bool) -> None:
+    """A progress callback that says nothing."""
+
+
+class Conductor:
+    """Runs one study's algorithm from its first round to its result."""
+
+    def __init__(self, transport: Transport, journal: Journal, progress: Progress = silent) -> None:
+        self.transport = transport
+        self.journal = journal
+        self._progress = progress
+        self._round = 0
+        self._known: dict[str, set[str]] = {site: set() for site in transport.sites}
+
+    def run(self, algorithm: Algorithm[R]) -> R:
+        """The algorithm's result.
+
+        Raises:
+            JournalError: when the journal was written by another study or version.
+            MalformedMessage: when a site's answer does not fit its question.
+        """
+        return drive(algorithm, self._ask)
+
+    def _ask(self, queries: tuple[Query, ...]) -> tuple[Total, ...]:
+        bundle = bundle_digest(queries)
+        limbs = self.journal.replay(self._round, bundle)
+        replayed = limbs is not None
+        if limbs is None:
+            started = time.perf_counter()
+            limbs, up, down = self._collect(queries)
+            kinds = dict(Counter(query.kind for query in queries))
+            record = RoundRecord(self._round, bundle, kinds, up, down, round(time.perf_counter() - started, 4))
+            self.journal.record(record, limbs)
+        self._progress(self.journal.rounds[self._round], replayed)
+        self._round += 1
+        return read_totals(limbs, queries)
+
+    def _collect(self, queries: tuple[Query, ...]) -> tuple[IntArray, int, int]:
+        """The summed limbs of all sites, and the most bytes that any site sent and received."""
+        up: Counter[str] = Counter()
+        down: Counter[str] = Counter()
+        limbs: dict[str, IntArray] = {}
+        waiting = set(self.transport.sites)
+        for _ in range(2):  # a site that restarted has forgotten its views, and is asked once more with their bodies
+            questions = self._questions(queries, waiting)
+            for site, answer in self.transport.ask(self._round, questions).items():
+                down[site] += questions[site].size
+                up[site] += answer.size
+                if read_answer(answer, questions[site], queries):
+                    self._known[site].clear()
+                    continue
+                self._known[site] |= questions[site].views
+                limbs[site] = answer.limbs
+            waiting = set(self.transport.sites) - set(limbs)
+            if not waiting:
+                break
+        if waiting:
+            raise MalformedMessage(f"site {min(waiting)!r} did not understand the views that were sent to it in full")
+        total = limbs[self.transport.sites[0]]
+        for site in self.transport.sites[1:]:
+            total = add_limbs(total, limbs[site])
+        return total, max(up.values()), max(down.values())
+
+    def _questions(self, queries: tuple[Query, ...], sites: set[str]) -> dict[str, Question]:
+        """One question per site; sites that know the same views share one object and its hash."""
+        made: dict[frozenset[str], Question] = {}
+        questions = {}
+        for site in sorted(sites):
+            known = frozenset(self._known[site])
+            if known not in made:
+                made[known] = encode_question(self.journal.run, self._round, queries, known)
+            questions[site] = made[known]
+        return questions

@@ -1,0 +1,145 @@
+"""What `ctfed serve` does: a SuperLink for the roster, one run of the study over it, and an exit code.
+
+Flower ends a run when its SuperLink crashes. Started again with the same folders, `serve` brings the SuperLink back on
+the same database (the sites reconnect by themselves) and submits a new run, which replays ctfed's journal.
+"""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ctfed.federation.errors import CtfedError
+from ctfed.federation.flower.bundle import build_bundle
+from ctfed.federation.flower.control import COMPLETED, ControlClient
+from ctfed.federation.flower.processes import Child, child_environment
+from server.provision import Roster, read_roster
+
+Tell = Callable[[str], None]
+
+START_SECONDS = 90.0  # until the SuperLink answers; 3 to 11 s are usual
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """What one `ctfed serve` needs.
+
+    Attributes:
+        folder: the server's folder from `ctfed provision`: ca.crt, server.crt, server.key, roster.json.
+        study: the study file, on this machine.
+        out: where the study's journal and results go.
+        host: interface the SuperLink listens on; keep the default behind a reverse proxy that lets only /v1/fleet/
+            through, because Flower's other interfaces have no login.
+        port: TCP port of the SuperLink.
+        state: the SuperLink's database and home; by default ``folder/state``.
+        run_config: other keys of the run (``ctfed.federation.flower.bundle.RUN_CONFIG``).
+    """
+
+    folder: Path
+    study: Path
+    out: Path
+    host: str = "127.0.0.1"
+    port: int = 8000
+    state: Path | None = None
+    run_config: Mapping[str, str | float] = field(default_factory=dict)
+
+    @property
+    def local_address(self) -> str:
+        """host:port at which this machine reaches the SuperLink; the certificate must hold the host."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+
+def serve(settings: ServeSettings, tell: Tell = print) -> int:
+    """Run the study over the sites of the roster; 0 when it completed, 1 when it did not.
+
+    Raises:
+        CtfedError: when a file is missing, the SuperLink does not start, or it refuses the run.
+    """
+    roster = read_roster(settings.folder / "roster.json")
+    for path in (settings.study, *(settings.folder / name for name in ("ca.crt", "server.crt", "server.key"))):
+        if not path.is_file():
+            raise CtfedError(f"`ctfed serve` needs the file {path}, which is not there")
+    superlink = _superlink(settings, tell)
+    superlink.start()
+    try:
+        _await_health(settings, superlink)
+        with ControlClient(settings.local_address, settings.folder / "ca.crt") as control:
+            return _run(control, settings, roster, tell)
+    finally:
+        superlink.stop()
+
+
+def _run(control: ControlClient, settings: ServeSettings, roster: Roster, tell: Tell) -> int:
+    new = control.register(roster.keys)
+    if new:
+        tell(f"registered {len(new)} sites: {', '.join(new)}")
+    run_id = control.start(build_bundle(), _run_config(settings))
+    tell(f"run {run_id} started; waiting for {len(roster.names)} sites: {', '.join(roster.names)}")
+    try:
+        for text in control.logs(run_id):
+            for line in text.splitlines():
+                tell(line)
+    except KeyboardInterrupt:
+        control.stop(run_id)
+        raise
+    status, details = control.status(run_id)
+    tell(f"run {run_id}: {status}{': ' + details if details else ''}")
+    return 0 if status == COMPLETED else 1
+
+
+def _run_config(settings: ServeSettings) -> dict[str, str | float]:
+    return {
+        **settings.run_config,
+        "study": str(settings.study.resolve()),
+        "out": str(settings.out.resolve()),
+        "roster": str((settings.folder / "roster.json").resolve()),
+        "runner": "flower-deployment",
+    }
+
+
+def _superlink(settings: ServeSettings, tell: Tell) -> Child:
+    state = settings.state or settings.folder / "state"
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    program = shutil.which("flower-superlink", path=str(Path(sys.executable).parent))
+    if program is None:
+        raise CtfedError(f"flower-superlink is not beside {sys.executable}; install flwr==1.41.0 there")
+    folder = settings.folder
+    arguments = [
+        program,
+        *("--host", settings.host),
+        *("--port", str(settings.port)),
+        *("--ssl-ca-certfile", str(folder / "ca.crt")),
+        *("--ssl-certfile", str(folder / "server.crt")),
+        *("--ssl-keyfile", str(folder / "server.key")),
+        "--enable-supernode-auth",
+        *("--database", str(state / "superlink.db")),
+    ]
+    # 0.1 s in place of 1 s until the ServerApp starts.
+    environment = child_environment(state / "flwr", {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"})
+    return Child("superlink", arguments, environment, tell, state / "superlink.log")
+
+
+def _await_health(settings: ServeSettings, superlink: Child) -> None:
+    context = ssl.create_default_context(cafile=str(settings.folder / "ca.crt"))
+    until = time.monotonic() + START_SECONDS
+    url = f"https://{settings.local_address}/health"
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    reason: object = "it has not answered"
+    while time.monotonic() < until:
+        if not superlink.alive:
+            said = " / ".join(line for line in superlink.tail if line.strip())[-500:]
+            raise CtfedError(f"the SuperLink ended with code {superlink.code}: {said}")
+        try:
+            with opener.open(url, timeout=2.0):
+                return
+        except OSError as error:  # not listening yet
+            reason = error
+        time.sleep(0.1)
+    raise CtfedError(f"the SuperLink does not answer at {url} after {START_SECONDS:.0f} s: {reason}")

@@ -1,0 +1,153 @@
+"""A study as one algorithm: prepare, tune, fit, evaluate. It knows nothing of networks; the conductor runs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ctfed.federation.algorithm import Algorithm, gather
+from ctfed.federation.arrays import FloatArray
+from ctfed.federation.view import View
+from ctfed.statistics.baseline import Baseline, merged_grid, pooled_baseline
+from ctfed.statistics.cox import CoxFit, ElasticNet, Settings, fit_cox
+from ctfed.statistics.describe import Counts, Fitted
+from ctfed.statistics.impute import Imputed, impute
+from ctfed.statistics.standardise import Standardise, Standardised, standardise
+from ctfed.statistics.timegrid import TimeGrid
+from ctfed.study import Study
+from server.evaluation import Evaluated, evaluate
+from server.tuning import Tuned, tune
+
+EVENTS_PER_FEATURE = 5  # an unpenalised reference fit with fewer events per feature would mislead
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A view with the study's preprocessing fitted on its rows."""
+
+    view: View
+    imputed: Imputed
+    standardised: Standardised | None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the fitted steps have to say."""
+        steps: tuple[Fitted | None, ...] = (self.imputed, self.standardised)
+        return tuple(line for step in steps if step is not None for line in step.warnings)
+
+
+@dataclass(frozen=True)
+class SplitSize:
+    """Patients and events of one split, over all sites."""
+
+    split: str
+    patients: int
+    events: int
+
+
+@dataclass(frozen=True, eq=False)
+class StudyResult:
+    """Everything a study found; all of it computed from totals.
+
+    Attributes:
+        study: what was asked.
+        sizes: of the splits.
+        prepared: the training view and its fitted transforms.
+        tuned: None when the study gives its penalty.
+        fit: the study's model.
+        reference: an unpenalised fit of the same view, None when there are too few events for it.
+        baseline: the pooled baseline hazard of ``fit``.
+        evaluated: discrimination and curves on the test split.
+    """
+
+    study: Study
+    sizes: tuple[SplitSize, ...]
+    prepared: Prepared
+    tuned: Tuned | None
+    fit: CoxFit
+    reference: CoxFit | None
+    baseline: Baseline
+    evaluated: Evaluated
+
+
+def study_algorithm(study: Study) -> Algorithm[StudyResult]:
+    """Run a whole study.
+
+    Raises:
+        CtfedError: in words, when the data cannot support what the study asks (no event, nothing to compare ...).
+    """
+    train = View(study.features, split="train")
+    sizes = yield from gather(_size(train), _size(train.test()))
+    views = [train] + [train.training_fold(fold) for fold in range(study.folds) if study.tuning is not None]
+    prepared, *folds = yield from gather(*[_prepare(study, view) for view in views])
+    factors = _factors(study, prepared.view)
+    tuned = None
+    if study.tuning is not None:
+        tuned = yield from tune(study, prepared.view, [fold.view for fold in folds], factors)
+    penalty = tuned.chosen if tuned is not None else _given(study, factors)
+    fit, reference = yield from _fit(study, prepared.view, penalty, sizes[0])
+    grid = TimeGrid.regular(study.grid.width, study.grid.end)
+    baseline, evaluated = yield from gather(
+        pooled_baseline(prepared.view, fit.coefficients, grid, study.evaluation.min_cell, study.evaluation.horizons),
+        evaluate(study, prepared.view, fit),
+    )
+    return StudyResult(study, tuple(sizes), prepared, tuned, fit, reference, baseline, evaluated)
+
+
+def _size(view: View) -> Algorithm[SplitSize]:
+    total = yield Counts(view)
+    return SplitSize(view.split, round(total.number("patients")), round(total.number("events")))
+
+
+def _prepare(study: Study, view: View) -> Algorithm[Prepared]:
+    chosen = {name: study.variables[name] for name in study.model.features}
+    imputed = yield from impute(
+        view,
+        methods={name: variable.impute for name, variable in chosen.items()},
+        ranges={name: variable.range for name, variable in chosen.items()},
+        levels={name: variable.possible_levels for name, variable in chosen.items() if variable.impute == "mode"},
+        indicators=[name for name, variable in chosen.items() if variable.missing_indicator],
+        minimum=study.evaluation.min_cell,
+    )
+    if not study.model.standardise:
+        return Prepared(imputed.view, imputed, None)
+    standardised = yield from standardise(imputed.view)
+    return Prepared(standardised.view, imputed, standardised)
+
+
+def _factors(study: Study, view: View) -> tuple[float, ...] | None:
+    given = study.model.penalty_factors
+    return tuple(float(given.get(name, 1.0)) for name in view.names) if given else None
+
+
+def _given(study: Study, factors: tuple[float, ...] | None) -> ElasticNet:
+    assert study.penalty is not None
+    return ElasticNet(study.penalty.penalizer, study.penalty.l1_ratio, factors)
+
+
+def _fit(study: Study, view: View, penalty: ElasticNet, size: SplitSize) -> Algorithm[tuple[CoxFit, CoxFit | None]]:
+    """The study's model, and beside it the unpenalised one where there are events enough."""
+    settings = Settings(updates=study.model.updates)
+    grid = None
+    if study.model.risk_sets == "pooled":
+        regular = TimeGrid.regular(study.grid.width, study.grid.end)
+        grid = yield from merged_grid(view, regular, study.evaluation.min_cell, study.evaluation.horizons)
+    penalties = [penalty]
+    if penalty.penalizer > 0 and size.events >= EVENTS_PER_FEATURE * view.width:
+        penalties.append(ElasticNet(0.0))
+    fits = yield from gather(
+        *[fit_cox(view, item, ties=study.model.ties, grid=grid, settings=settings) for item in penalties]
+    )
+    return fits[0], fits[1] if len(fits) > 1 else None
+
+
+def original_scale(result: StudyResult) -> list[float]:
+    """The model's coefficients per unit of the original features."""
+    return [float(value) for value in result.fit.coefficients / feature_scales(result.fit.view)]
+
+
+def feature_scales(view: View) -> FloatArray:
+    """(p,) what one unit of each feature of the view is in units of the raw column."""
+    last = view.transforms[-1] if view.transforms else None
+    return last.scale if isinstance(last, Standardise) else np.ones(view.width)

@@ -1,0 +1,88 @@
+"""run_study: one study over one transport, from its file to its report; interrupted, it goes on where it was."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from threadpoolctl import threadpool_limits
+
+from ctfed import __version__
+from ctfed.report import write_pooled_report
+from ctfed.study import Study, load_study
+from server.conductor import Conductor, Transport
+from server.journal import Journal, RoundRecord
+from server.results import RunFacts, results_of
+from server.study_algorithm import StudyResult, study_algorithm
+
+Tell = Callable[[str], None]
+
+
+def run_study(
+    study_path: Path,
+    out: Path,
+    transport: Transport,
+    journal_folder: Path,
+    tell: Tell = print,
+    notes: Sequence[str] = (),
+) -> StudyResult:
+    """Run the study at ``study_path`` over all sites of ``transport`` and write its report into ``out``.
+
+    Args:
+        study_path: the study file, on this machine.
+        out: folder of the results.
+        transport: how the sites are reached; all of its sites take part.
+        journal_folder: where the journal of totals is kept; one that exists is gone on with.
+        tell: receives the lines of progress.
+        notes: sentences on how the sites came about, for the report.
+
+    Raises:
+        CtfedError: in words; what was journalled is kept.
+    """
+    study = load_study(study_path)
+    started = time.perf_counter()
+    header = {"study": study.sha256, "sites": list(transport.sites), "ctfed": __version__}
+    journal = Journal(journal_folder / "journal.jsonl", header)
+    if journal.rounds:
+        tell(f"going on after round {len(journal.rounds)} of {journal.path}")
+    tell(f"study {study.name} ({study.sha256[:12]}) with {len(transport.sites)} sites, unmasked: {UNMASKED}")
+    conductor = Conductor(transport, journal, _reporter(tell))
+    # One BLAS thread: the order of additions, and with it the last bit, then does not depend on the number of cores.
+    with threadpool_limits(limits=1):
+        result = conductor.run(study_algorithm(study))
+    facts = RunFacts(
+        runner=transport.runner,
+        sites=transport.sites,
+        notes=tuple(notes),
+        seconds=time.perf_counter() - started,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        rounds=tuple(journal.rounds),
+    )
+    page = write_pooled_report(results_of(result, facts), out)
+    tell(_headline(study, result, facts))
+    tell(f"report: {page}")
+    return result
+
+
+UNMASKED = "this server can see each site's sums; use it for simulations until secure summation is switched on"
+
+
+def _reporter(tell: Tell) -> Callable[[RoundRecord, bool], None]:
+    def report(record: RoundRecord, replayed: bool) -> None:
+        kinds = ", ".join(f"{count} {kind}" if count > 1 else kind for kind, count in sorted(record.kinds.items()))
+        how = "from the journal" if replayed else f"{record.seconds:.2f} s"
+        tell(f"round {record.number + 1:>3}  {how:>16}  {record.bytes_up / 1000:>8.1f} kB a site  {kinds}")
+
+    return report
+
+
+def _headline(study: Study, result: StudyResult, facts: RunFacts) -> str:
+    fit = result.fit
+    within = result.evaluated.within
+    return (
+        f"{study.title}: {fit.patients} training patients with {fit.events} events at {len(facts.sites)} sites; "
+        f"{int((fit.coefficients != 0).sum())} of {fit.view.width} features kept; held-out C within sites "
+        f"{within.value:.3f} ({within.lower:.3f} to {within.upper:.3f}); {len(facts.rounds)} rounds"
+    )
