@@ -31,7 +31,7 @@ NodeConfig = Mapping[str, bool | float | int | str]
 
 SITE_FILE, STUDY_FILE = "site-file", "study-file"
 # For Flower's own (Ray) simulation alone, whose nodes know nothing but a number: set by who starts it, on one machine.
-SIMULATED_SITE, SIMULATED_STUDY = "CTFED_SIMULATED_SITE", "CTFED_SIMULATED_STUDY"
+SIMULATED_SITES, SIMULATED_STUDY = "CTFED_SIMULATED_SITES", "CTFED_SIMULATED_STUDY"
 
 
 class Answerer(Protocol):
@@ -68,7 +68,6 @@ class _Seats:
         key = tuple(sorted(config.items()))
         with self._lock:
             if key not in self._opened:
-                register_queries()
                 self._opened[key] = self.seat(config).open()
             return self._opened[key]
 
@@ -81,15 +80,6 @@ class _Seats:
 
 
 _seats = _Seats()
-
-
-@cache
-def register_queries() -> None:
-    """Import every statistic, so that its queries are in the registry when a question names them."""
-    import ctfed.statistics
-
-    for module in pkgutil.walk_packages(ctfed.statistics.__path__, "ctfed.statistics."):
-        importlib.import_module(module.name)
 
 
 def responder_for(context: Context) -> Answerer:
@@ -128,7 +118,7 @@ def seats_of_cohorts(cohorts: Mapping[str, Cohort]) -> SeatFactory:
         site = str(config.get("site", ""))
         if site not in cohorts:
             raise CtfedError(f"the node's configuration names site {site!r}; known are {sorted(cohorts)}")
-        return Seat(site, lambda: Responder(cohorts[site]))
+        return Seat(site, lambda: _responder(cohorts[site]))
 
     return factory
 
@@ -142,12 +132,12 @@ def seat_from_site_file(config: NodeConfig) -> Seat:
     from ctfed.site import load_site
 
     named, study = config.get(SITE_FILE), config.get(STUDY_FILE)
-    if not named and "partition-id" in config and os.environ.get(SIMULATED_SITE):
+    if not named and "partition-id" in config and os.environ.get(SIMULATED_SITES):
         return _simulated_seat(int(config["partition-id"]))
     if not isinstance(named, str) or not isinstance(study, str) or not named or not study:
         raise CtfedError(
             f"this node has no site: start it with `ctfed join`, which sets {SITE_FILE!r} and {STUDY_FILE!r} (or, in "
-            f"Flower's own simulation, name a site file that partitions a table in {SIMULATED_SITE})"
+            f"Flower's own simulation, name the site files in {SIMULATED_SITES})"
         )
     site = load_site(named)
     if site.site is None:
@@ -160,23 +150,50 @@ def _open(site_file: str, study_file: str) -> Responder:
     from ctfed.site import load_site
     from ctfed.study import load_study
 
-    return Responder(load_cohort(load_site(site_file), load_study(study_file)))
+    return _responder(load_cohort(load_site(site_file), load_study(study_file)))
 
 
 def _simulated_seat(partition: int) -> Seat:
-    cohorts = _simulated_cohorts(os.environ[SIMULATED_SITE], os.environ.get(SIMULATED_STUDY, ""))
+    files = tuple(os.environ[SIMULATED_SITES].split(os.pathsep))
+    cohorts, _ = simulated_cohorts(files, os.environ.get(SIMULATED_STUDY, ""))
     if not 0 <= partition < len(cohorts):
-        raise CtfedError(f"there is no virtual site {partition}: {os.environ[SIMULATED_SITE]} has {len(cohorts)}")
-    return Seat(cohorts[partition].site, lambda: Responder(cohorts[partition]))
+        raise CtfedError(f"there is no virtual site {partition}: {', '.join(files)} have {len(cohorts)}")
+    return Seat(cohorts[partition].site, lambda: _responder(cohorts[partition]))
 
 
 @cache
-def _simulated_cohorts(site_file: str, study_file: str) -> tuple[Cohort, ...]:
+def simulated_cohorts(site_files: tuple[str, ...], study_file: str) -> tuple[tuple[Cohort, ...], tuple[str, ...]]:
+    """The cohorts of all site files, real or virtual, in order; and sentences on how tables were cut into sites.
+
+    Raises:
+        CtfedError: when a file is not what it should be, or two sites have one name.
+    """
     from ctfed.cohort import load_cohorts
     from ctfed.site import load_site
     from ctfed.study import load_study
 
-    return load_cohorts(load_site(site_file), load_study(study_file)).cohorts
+    study = load_study(study_file)
+    loaded = [load_cohorts(load_site(file), study) for file in site_files]
+    cohorts = tuple(cohort for item in loaded for cohort in item.cohorts)
+    names = [cohort.site for cohort in cohorts]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise CtfedError(f"{', '.join(site_files)} describe more than one site of the name {', '.join(twice)}")
+    return cohorts, tuple(note for item in loaded for note in (*item.notes, *item.warnings))
+
+
+def _responder(cohort: Cohort) -> Responder:
+    register_queries()
+    return Responder(cohort)
+
+
+@cache
+def register_queries() -> None:
+    """Import every statistic, so that its queries are in the registry when a question names them."""
+    import ctfed.statistics
+
+    for module in pkgutil.walk_packages(ctfed.statistics.__path__, "ctfed.statistics."):
+        importlib.import_module(module.name)
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,6 @@ class Site(Section):
     missing: tuple[str, ...] = Field(
         default=(), description="a list of texts (in quotes) that stand for a missing value"
     )
-    study: FilePath | None = Field(default=None, description="the path of the study file that this site takes part in")
     secret: FilePath | None = Field(default=None, description="the path of the file with the site's secret")
     fixture_secret: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="text, for simulations only"

@@ -9,8 +9,9 @@ from typing import Protocol, TypeVar
 
 from ctfed.federation.algorithm import Algorithm
 from ctfed.federation.arrays import IntArray
+from ctfed.federation.bits import one_blas_thread
 from ctfed.federation.errors import MalformedMessage
-from ctfed.federation.fixedpoint import add_limbs
+from ctfed.federation.fixedpoint import add_limbs, check_sites
 from ctfed.federation.pooled import drive
 from ctfed.federation.query import Query
 from ctfed.federation.summary import Total
@@ -40,6 +41,7 @@ class Conductor:
     """Runs one study's algorithm from its first round to its result."""
 
     def __init__(self, transport: Transport, journal: Journal, progress: Progress = silent) -> None:
+        check_sites(len(transport.sites))
         self.transport = transport
         self.journal = journal
         self._progress = progress
@@ -53,7 +55,8 @@ class Conductor:
             JournalError: when the journal was written by another study or version.
             MalformedMessage: when a site's answer does not fit its question.
         """
-        return drive(algorithm, self._ask)
+        with one_blas_thread():
+            return drive(algorithm, self._ask)
 
     def _ask(self, queries: tuple[Query, ...]) -> tuple[Total, ...]:
         bundle = bundle_digest(queries)

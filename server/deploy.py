@@ -69,7 +69,7 @@ def serve(settings: ServeSettings, tell: Tell = print) -> int:
     superlink = _superlink(settings, tell)
     superlink.start()
     try:
-        _await_health(settings, superlink)
+        await_health(superlink, settings.local_address, settings.folder / "ca.crt")
         with ControlClient(settings.local_address, settings.folder / "ca.crt") as control:
             return _run(control, settings, roster, tell)
     finally:
@@ -82,6 +82,11 @@ def _run(control: ControlClient, settings: ServeSettings, roster: Roster, tell: 
         tell(f"registered {len(new)} sites: {', '.join(new)}")
     run_id = control.start(build_bundle(), _run_config(settings))
     tell(f"run {run_id} started; waiting for {len(roster.names)} sites: {', '.join(roster.names)}")
+    return follow(control, run_id, tell)
+
+
+def follow(control: ControlClient, run_id: int, tell: Tell) -> int:
+    """Tell what a run prints until it ends; 0 when it completed, 1 when it did not. An interrupt stops the run."""
     try:
         for text in control.logs(run_id):
             for line in text.splitlines():
@@ -107,12 +112,9 @@ def _run_config(settings: ServeSettings) -> dict[str, str | float]:
 def _superlink(settings: ServeSettings, tell: Tell) -> Child:
     state = settings.state or settings.folder / "state"
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    program = shutil.which("flower-superlink", path=str(Path(sys.executable).parent))
-    if program is None:
-        raise CtfedError(f"flower-superlink is not beside {sys.executable}; install flwr==1.41.0 there")
     folder = settings.folder
     arguments = [
-        program,
+        superlink_program(),
         *("--host", settings.host),
         *("--port", str(settings.port)),
         *("--ssl-ca-certfile", str(folder / "ca.crt")),
@@ -126,11 +128,30 @@ def _superlink(settings: ServeSettings, tell: Tell) -> Child:
     return Child("superlink", arguments, environment, tell, state / "superlink.log")
 
 
-def _await_health(settings: ServeSettings, superlink: Child) -> None:
-    context = ssl.create_default_context(cafile=str(settings.folder / "ca.crt"))
+def superlink_program() -> str:
+    """Path of ``flower-superlink`` beside this Python.
+
+    Raises:
+        CtfedError: when it is not there.
+    """
+    program = shutil.which("flower-superlink", path=str(Path(sys.executable).parent))
+    if program is None:
+        raise CtfedError(f"flower-superlink is not beside {sys.executable}; install flwr==1.41.0 there")
+    return program
+
+
+def await_health(superlink: Child, address: str, ca: Path | None) -> None:
+    """Wait until a SuperLink answers at host:port; over TLS with the CA in the file ``ca``, or plainly.
+
+    Raises:
+        CtfedError: when it ends, or does not answer in time.
+    """
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]  # no proxy to this machine
+    if ca is not None:
+        handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=str(ca))))
+    opener = urllib.request.build_opener(*handlers)
+    url = f"{'https' if ca else 'http'}://{address}/health"
     until = time.monotonic() + START_SECONDS
-    url = f"https://{settings.local_address}/health"
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     reason: object = "it has not answered"
     while time.monotonic() < until:
         if not superlink.alive:

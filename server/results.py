@@ -15,6 +15,7 @@ from ctfed.federation.arrays import FloatArray
 from ctfed.federation.responder import MASKED
 from ctfed.statistics.cox import CoxFit
 from ctfed.study import Study
+from server.evaluation import curves_mapping, discrimination_mapping
 from server.journal import RoundRecord
 from server.study_algorithm import StudyResult, feature_scales
 
@@ -60,8 +61,8 @@ def results_of(result: StudyResult, facts: RunFacts) -> dict[str, Any]:
             "cumulative_hazard": result.baseline.cumulative_hazard.tolist(),
             "survival": result.baseline.survival().tolist(),
         },
-        "curves": result.evaluated.curves_mapping(),
-        "discrimination": result.evaluated.discrimination_mapping(),
+        "curves": curves_mapping(study, result.evaluated),
+        "discrimination": discrimination_mapping(study, result.evaluated),
         "rounds": [
             {
                 "round": record.number + 1,
@@ -164,7 +165,7 @@ def _model(result: StudyResult) -> dict[str, Any]:
 
 
 def coefficient_rows(study: Study, fit: CoxFit) -> list[dict[str, Any]]:
-    """One row per feature: the coefficient per original unit and per standard deviation, and what inference there is."""
+    """One row per feature: its coefficient per original unit and per SD, and what inference there is."""
     scales = feature_scales(fit.view)
     intervals = fit.intervals()
     columns: Mapping[str, FloatArray | None] = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ctfed.federation.algorithm import Algorithm, gather
+from ctfed.federation.algorithm import Algorithm, beside, gather
 from ctfed.federation.arrays import FloatArray
 from ctfed.federation.view import View
 from ctfed.statistics.baseline import Baseline, merged_grid, pooled_baseline
@@ -88,7 +88,9 @@ def study_algorithm(study: Study) -> Algorithm[StudyResult]:
     penalty = tuned.chosen if tuned is not None else _given(study, factors)
     fit, reference = yield from _fit(study, prepared.view, penalty, sizes[0])
     grid = TimeGrid.regular(study.grid.width, study.grid.end)
-    baseline, evaluated = yield from gather(
+    baseline: Baseline
+    evaluated: Evaluated
+    baseline, evaluated = yield from beside(
         pooled_baseline(prepared.view, fit.coefficients, grid, study.evaluation.min_cell, study.evaluation.horizons),
         evaluate(study, prepared.view, fit),
     )

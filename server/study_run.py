@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from threadpoolctl import threadpool_limits
-
 from ctfed import __version__
 from ctfed.report import write_pooled_report
 from ctfed.study import Study, load_study
@@ -49,9 +47,7 @@ def run_study(
         tell(f"going on after round {len(journal.rounds)} of {journal.path}")
     tell(f"study {study.name} ({study.sha256[:12]}) with {len(transport.sites)} sites, unmasked: {UNMASKED}")
     conductor = Conductor(transport, journal, _reporter(tell))
-    # One BLAS thread: the order of additions, and with it the last bit, then does not depend on the number of cores.
-    with threadpool_limits(limits=1):
-        result = conductor.run(study_algorithm(study))
+    result = conductor.run(study_algorithm(study))
     facts = RunFacts(
         runner=transport.runner,
         sites=transport.sites,
@@ -79,10 +75,12 @@ def _reporter(tell: Tell) -> Callable[[RoundRecord, bool], None]:
 
 
 def _headline(study: Study, result: StudyResult, facts: RunFacts) -> str:
-    fit = result.fit
-    within = result.evaluated.within
+    fit, within = result.fit, result.evaluated.within
+    c = "not defined" if within.value is None else f"{within.value:.3f}"
+    if within.lower is not None and within.upper is not None:
+        c += f" ({within.lower:.3f} to {within.upper:.3f})"
     return (
         f"{study.title}: {fit.patients} training patients with {fit.events} events at {len(facts.sites)} sites; "
-        f"{int((fit.coefficients != 0).sum())} of {fit.view.width} features kept; held-out C within sites "
-        f"{within.value:.3f} ({within.lower:.3f} to {within.upper:.3f}); {len(facts.rounds)} rounds"
+        f"{int((fit.coefficients != 0).sum())} of {fit.view.width} features kept; C within sites on the test patients "
+        f"{c}; {len(facts.rounds)} rounds"
     )

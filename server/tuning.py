@@ -11,8 +11,8 @@ from ctfed.federation.algorithm import Algorithm, gather
 from ctfed.federation.arrays import FloatArray, frozen
 from ctfed.federation.errors import CtfedError
 from ctfed.federation.view import View
+from ctfed.statistics.concordance import within_site_concordance
 from ctfed.statistics.cox import ElasticNet, Settings, fit_cox_stack, penalizer_path
-from ctfed.statistics.discriminate import within_site_concordance
 from ctfed.statistics.predict import LinearPredictor
 from ctfed.study import Study
 

@@ -81,6 +81,12 @@ def gather(*algorithms: Algorithm[R], budget: int = ROUND_BUDGET) -> Algorithm[l
     return [item.result for item in running]
 
 
+def beside(*algorithms: Algorithm[Any], budget: int = ROUND_BUDGET) -> Algorithm[Any]:
+    """``gather`` for algorithms whose results have different types; the caller annotates what it unpacks."""
+    results = yield from gather(*algorithms, budget=budget)
+    return results
+
+
 def _asked(item: _Running) -> tuple[Query, ...]:
     return queries_of(item.asked) if item.asked is not None else ()
 

@@ -38,13 +38,13 @@ def scrub(message: Message, context: Context, call_next: ClientAppCallable) -> M
 app = ClientApp(mods=[scrub])
 
 
-@app.query("hello")
+@app.query("hello")  # type: ignore[untyped-decorator]
 def hello(message: Message, context: Context) -> Message:
     """Tell the server which site this node is and which ctfed it runs."""
     return Message(pack_hello(node.site_name(context.node_config), __version__), reply_to=message)
 
 
-@app.query("ask")
+@app.query("ask")  # type: ignore[untyped-decorator]
 def ask(message: Message, context: Context) -> Message:
     """Answer one round's question with this site's sums."""
     question = unpack_question(message.content)

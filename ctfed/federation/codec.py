@@ -73,12 +73,18 @@ class Encoder:
         self.arrays: list[FloatArray] = []
         self.shared: dict[str, object] = {}
 
-    def encode(self, value: Any) -> Any:
-        """The JSON value of ``value``; arrays are appended to ``self.arrays`` in order of appearance."""
+    def encode(self, value: Any, expected: Any = None) -> Any:
+        """The JSON value of ``value``; arrays are appended to ``self.arrays`` in order of appearance.
+
+        With ``expected``, a field's annotation, 1 in a field of floats is written 1.0, as the receiver will hold it:
+        both ends hash the same text.
+        """
         if isinstance(value, np.ndarray):
             return self._array(value)
         if isinstance(value, tuple):
-            return [self.encode(item) for item in value]
+            return [self.encode(item, expected) for item in value]
+        if type(value) is int and _holds_floats(expected):
+            return float(value)
         if value is None or type(value) in (bool, int, str):
             return value
         if isinstance(value, float):
@@ -107,8 +113,8 @@ class Encoder:
     def body(self, value: Any) -> Any:
         """The fields of a registered dataclass, in their declared order."""
         body: dict[str, Any] = {"kind": wire_name(value)}
-        for item in dataclasses.fields(value):
-            body[item.name] = self.encode(getattr(value, item.name))
+        for name, expected in _field_types(body["kind"]).items():
+            body[name] = self.encode(getattr(value, name), expected)
         return body
 
     def flat(self) -> FloatArray:
@@ -224,7 +230,8 @@ class Decoder:
             raise MalformedMessage(f"{where}: expected a {expected.__name__}, found the unknown kind {kind!r:.80}")
         hints = _field_types(str(kind))
         if set(value) != set(hints) | {"kind"}:
-            raise MalformedMessage(f"{where}: {kind} has the fields {sorted(hints)}, found {sorted(value)!r:.300}")
+            found = sorted(map(str, value))
+            raise MalformedMessage(f"{where}: {kind} has the fields {sorted(hints)}, found {found!r:.300}")
         fields = {n: self.decode(value[n], hint, f"{where}.{n}", depth + 1) for n, hint in hints.items()}
         try:
             return cls(**fields)
@@ -237,3 +244,8 @@ def _field_types(kind: str) -> dict[str, Any]:
     cls = _classes[kind]
     hints = get_type_hints(cls)
     return {item.name: hints[item.name] for item in dataclasses.fields(cls)}
+
+
+def _holds_floats(expected: Any) -> bool:
+    """True for the annotation float, also inside a tuple or an optional field."""
+    return expected is float or any(_holds_floats(inner) for inner in get_args(expected))

@@ -11,12 +11,22 @@ import numpy as np
 import numpy.typing as npt
 
 from ctfed.federation.arrays import FloatArray, IntArray
-from ctfed.federation.errors import Refusal
+from ctfed.federation.errors import CtfedError, Refusal
 
 HIGH_BITS = 16
 LOW_BITS = 52
 LIMIT = 2.0**52  # of |high| at one site, so that 1,024 sites stay below 2**62
 MAX_SITES = 1024
+
+
+def check_sites(count: int) -> None:
+    """Refuse a federation without sites, or with more than the integers have room for.
+
+    Raises:
+        CtfedError: saying how many.
+    """
+    if not 1 <= count <= MAX_SITES:
+        raise CtfedError(f"a federation has 1 to {MAX_SITES} sites, found {count}")
 
 
 def to_limbs(values: FloatArray, exponents: npt.NDArray[np.int64]) -> IntArray:

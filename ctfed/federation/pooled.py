@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ctfed.federation.algorithm import Algorithm, queries_of, reply_to
+from ctfed.federation.bits import one_blas_thread
 from ctfed.federation.cohort import Cohort
 from ctfed.federation.errors import MalformedMessage
-from ctfed.federation.fixedpoint import add_limbs
+from ctfed.federation.fixedpoint import add_limbs, check_sites
 from ctfed.federation.query import Query
 from ctfed.federation.responder import Responder
 from ctfed.federation.summary import Total
@@ -45,9 +46,11 @@ def run_pooled(algorithm: Algorithm[R], cohorts: Sequence[Cohort], traffic: Traf
     """The result of ``algorithm`` over the cohorts, all held in this process (tests, notebooks, oracles).
 
     Raises:
+        CtfedError: when there is no cohort, or there are more than fixed-point sums allow.
         MalformedMessage: when a query or a summary cannot travel; the same checks as over a network.
         Refusal: when a site declines.
     """
+    check_sites(len(cohorts))
     responders = [Responder(cohort) for cohort in cohorts]
     counted = traffic if traffic is not None else Traffic()
     known: set[str] = set()
@@ -68,4 +71,5 @@ def run_pooled(algorithm: Algorithm[R], cohorts: Sequence[Cohort], traffic: Traf
         assert limbs is not None
         return read_totals(limbs, queries)
 
-    return drive(algorithm, ask)
+    with one_blas_thread():
+        return drive(algorithm, ask)

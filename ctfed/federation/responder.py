@@ -6,6 +6,7 @@ made) and the ledger (before an answer is returned) take their places.
 
 from __future__ import annotations
 
+from ctfed.federation.bits import one_blas_thread
 from ctfed.federation.codec import digest
 from ctfed.federation.cohort import Cohort
 from ctfed.federation.summary import Summary
@@ -39,9 +40,10 @@ class Responder:
             return missing_views(question, decoded.missing)
         answered: dict[str, Summary] = {}
         summaries = []
-        for query in decoded.queries:
-            key = digest(query)
-            if key not in answered:
-                answered[key] = query.answer(self.cohort)
-            summaries.append(answered[key])
+        with one_blas_thread():
+            for query in decoded.queries:
+                key = digest(query)
+                if key not in answered:
+                    answered[key] = query.answer(self.cohort)
+                summaries.append(answered[key])
         return encode_answer(question, decoded.queries, summaries)

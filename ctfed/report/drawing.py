@@ -52,6 +52,8 @@ _STYLE: dict[str, Any] = {
     "grid.color": palette.GRID.light,
     "grid.linewidth": 0.8,
     "lines.linewidth": 1.8,
+    # Also for what a figure does not colour itself: every colour must have its partner for a dark screen.
+    "axes.prop_cycle": f"cycler('color', {[shade.light for shade in palette.SERIES]})",
     "axes.unicode_minus": True,
 }
 

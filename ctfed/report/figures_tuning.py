@@ -55,17 +55,7 @@ def tuning_plot(key: str, title: str, alt: str, trials: Sequence[Trial], chosen:
             path = sorted((trial for trial in trials if trial.l1_ratio == ratio), key=lambda trial: trial.penalizer)
             _draw_path(axes, index, path, "trials" if ratio is None else f"l1_ratio {ratio:g}", joined=True)
         if chosen is not None:
-            axes.axvline(chosen.penalizer, color=palette.MUTED.light, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-            axes.plot(
-                [chosen.penalizer],
-                [chosen.score],
-                "o",
-                markersize=12,
-                markerfacecolor="none",
-                markeredgecolor=palette.INK.light,
-                markeredgewidth=1.6,
-                label="chosen",
-            )
+            _mark(axes, chosen)
         low, high = min(t.penalizer for t in trials) / 1.25, max(t.penalizer for t in trials) * 1.25
         ticks = decade_ticks(low, high)
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -89,6 +79,20 @@ def _draw_path(axes: Any, index: int, trials: Sequence[Trial], name: str, joined
     if any(spread):
         axes.errorbar(x, y, yerr=spread, fmt="none", ecolor=colour, elinewidth=1.1, capsize=2.5, alpha=0.6)
     axes.plot(x, y, color=colour, linestyle=dashes if joined else "none", marker=marker, markersize=5, label=name)
+
+
+def _mark(axes: Any, chosen: Trial) -> None:
+    axes.axvline(chosen.penalizer, color=palette.MUTED.light, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    axes.plot(
+        [chosen.penalizer],
+        [chosen.score],
+        "o",
+        markersize=12,
+        markerfacecolor="none",
+        markeredgecolor=palette.INK.light,
+        markeredgewidth=1.6,
+        label="chosen",
+    )
 
 
 def _draw_counts(axes: Any, trials: Sequence[Trial]) -> None:

@@ -60,7 +60,7 @@ def _summary(results: Reader) -> str:
         fitted = f"{say.counted(model.count('patients'), 'patient')} with {say.counted(model.count('events'), 'event')}"
         sentences.append(f"{penalised} of {endpoint} was fitted to {fitted} from {say.counted(sites, 'site')}.")
     else:
-        sentences.append(f"The results of this study of {endpoint} hold no fitted model.")
+        sentences.append("The results hold no fitted model.")
     sentences.append("Every number rests on sums that the sites computed; no question asked for a patient's row.")
     if run:
         how = RUNNERS.get(run.text("runner") or "", "by a runner that the results do not name")
@@ -114,11 +114,16 @@ def _masking(run: Reader) -> tuple[Block, ...]:
     if masked:
         sentence = "The sites masked their sums: the server learned totals over all sites and no single site's sums."
         return (Notice("note", "Masked run", (sentence,)),)
-    seen = "The sums of each single site were visible to the server."
     if masked is None:
-        unsaid = "The results do not say whether the sites masked their sums; read this run as unmasked."
-        return (Notice("danger", "Not known to be masked", (unsaid, seen)),)
-    sentences = ["This run was unmasked: secure summation was off.", seen]
+        unsaid = (
+            "The results do not say whether the sites masked their sums; read this run as unmasked.",
+            "The server may have seen the sums of each single site.",
+        )
+        return (Notice("danger", "Not known to be masked", unsaid),)
+    sentences = [
+        "This run was unmasked: secure summation was off.",
+        "The sums of each single site were visible to the server.",
+    ]
     if run.text("runner") == "flower-deployment":
         sentences.append("It ran between machines all the same: a deployment with patients' data must be masked.")
     else:

@@ -20,8 +20,8 @@ from ctfed.federation.arrays import FloatArray, frozen
 from ctfed.federation.summary import Total
 from ctfed.federation.view import View
 from ctfed.statistics.cox.pooled import RiskSetSums
-from ctfed.statistics.curves import merge_edges
 from ctfed.statistics.timegrid import TimeGrid
+from ctfed.statistics.timegrid_merge import TimeCounts, merge_edges
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +57,8 @@ def merged_grid(view: View, grid: TimeGrid, minimum: int, keep: Sequence[float] 
     """
     if minimum <= 0:
         return grid
-    total: Total = yield RiskSetSums(view, np.zeros((1, view.width)), grid)
-    return merge_edges(grid, np.rint(total["leaving"][:, 0]), minimum, keep)
+    total: Total = yield TimeCounts(view, grid)
+    return merge_edges(grid, total["counts"].sum(axis=1), minimum, keep)
 
 
 def pooled_baseline(

@@ -24,6 +24,7 @@ from flwr.proto.control_pb2 import (
     StopRunRequest,
     StreamLogsRequest,
 )
+from flwr.proto.federation_config_pb2 import SimulationConfig
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
@@ -36,12 +37,12 @@ COMPLETED = "finished:completed"
 class ControlClient:
     """The Control API of one SuperLink. A context manager; every method raises CtfedError in words."""
 
-    def __init__(self, address: str, ca: Path) -> None:
-        """Connect to host:port, trusting the CA certificate in the file ``ca``."""
+    def __init__(self, address: str, ca: Path | None) -> None:
+        """Connect to host:port, trusting the CA certificate in the file ``ca``; None is plain HTTP, on loopback."""
         self._client = ControlHttpClient.from_server_address(
             server_address=address,
-            insecure=False,
-            root_certificates=ca.read_bytes(),
+            insecure=ca is None,
+            root_certificates=ca.read_bytes() if ca else None,
             interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
         )
 
@@ -64,10 +65,14 @@ class ControlClient:
             raise CtfedError(f"the SuperLink did not register the sites: {error}") from error
         return list(new)
 
-    def start(self, bundle: bytes, fab_config: Mapping[str, str | float]) -> int:
-        """Start a run of a bundle and return its id."""
+    def start(self, bundle: bytes, run_config: Mapping[str, str | float], simulated: int | None = None) -> int:
+        """Start a run of a bundle and return its id; ``simulated`` is the number of nodes of a Ray simulation."""
         fab = Fab(hashlib.sha256(bundle).hexdigest(), bundle, {})
-        request = StartRunRequest(fab=fab_to_proto(fab), override_config=user_config_to_proto(dict(fab_config)))
+        request = StartRunRequest(fab=fab_to_proto(fab), override_config=user_config_to_proto(dict(run_config)))
+        if simulated is not None:
+            request.override_federation_config.CopyFrom(
+                SimulationConfig(num_supernodes=simulated, client_resources_num_cpus=1, client_resources_num_gpus=0.0)
+            )
         try:
             response = self._client.StartRun(request)
         except httpx.HTTPError as error:

@@ -1,0 +1,110 @@
+"""`ctfed simulate`: a study over simulated sites on one machine, through the messages of a deployment.
+
+The default runs the ServerApp and the ClientApp in this process (milliseconds a round). ``runner='ray'`` hands the
+same objects to Flower's own simulation engine, which starts a SuperLink and Ray (tens of seconds).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from ctfed import node
+from ctfed.federation.client_app import app as client_app
+from ctfed.federation.errors import CtfedError
+from ctfed.federation.flower.bundle import build_bundle
+from ctfed.federation.flower.control import ControlClient
+from ctfed.federation.flower.grid import Fault, InProcessGrid, run_server_app
+from ctfed.federation.flower.processes import Child, child_environment, free_port
+from server import app as server_app
+from server.deploy import await_health, follow, superlink_program
+from server.transport import FlowerTransport
+
+Tell = Callable[[str], None]
+
+
+def simulate(
+    study: Path,
+    sites: Sequence[Path],
+    out: Path,
+    *,
+    runner: Literal["in-process", "ray"] = "in-process",
+    faults: Sequence[Fault] = (),
+    tell: Tell = print,
+) -> None:
+    """Run a study over the sites of these site files and leave its results in ``out``.
+
+    Args:
+        study: the study's file.
+        sites: site files; one with a partition gives many sites.
+        out: folder of the journal and the results.
+        runner: 'in-process', or 'ray' for Flower's own simulation.
+        faults: what goes wrong, for the in-process runner.
+        tell: receives the lines of progress.
+
+    Raises:
+        CtfedError: in words; what was journalled is kept.
+    """
+    if runner == "ray":
+        _simulate_with_ray(study, sites, out, tell)
+    else:
+        _simulate_in_process(study, sites, out, faults, tell)
+
+
+def _simulate_in_process(study: Path, sites: Sequence[Path], out: Path, faults: Sequence[Fault], tell: Tell) -> None:
+    from server.study_run import run_study
+
+    cohorts, notes = node.simulated_cohorts(tuple(map(str, sites)), str(study))
+    by_name = {cohort.site: cohort for cohort in cohorts}
+    grid = InProcessGrid(
+        client_app,
+        {name: {"site": name} for name in by_name},
+        run_config={"study": str(study), "out": str(out), "runner": "in-process"},
+        faults=faults,
+    )
+
+    def run(study: Path, out: Path, transport: FlowerTransport, journal: Path, _: Tell) -> None:
+        run_study(study, out, transport, journal, tell, notes)
+
+    node.set_responder_factory(node.seats_of_cohorts(by_name))
+    server_app.set_study_runner(run)
+    try:
+        run_server_app(server_app.app, grid)
+    finally:
+        server_app.set_study_runner(None)
+        node.set_responder_factory(None)
+
+
+def _simulate_with_ray(study: Path, sites: Sequence[Path], out: Path, tell: Tell) -> None:
+    if find_spec("ray") is None:
+        raise CtfedError("Flower's simulation needs Ray: pip install 'ctfed[simulation]', or leave out --runner ray")
+    files = tuple(str(path.resolve()) for path in sites)
+    cohorts, _ = node.simulated_cohorts(files, str(study.resolve()))
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="ctfed-simulation-") as folder:
+        # The nodes of a simulation know their number only; they find their data here, not in what the server sends.
+        environment = child_environment(
+            Path(folder),
+            {
+                node.SIMULATED_SITES: os.pathsep.join(files),
+                node.SIMULATED_STUDY: str(study.resolve()),
+                "RAY_USAGE_STATS_ENABLED": "0",
+                "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+            },
+        )
+        arguments = [superlink_program(), "--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
+        superlink = Child("superlink", arguments, environment, tell, Path(folder) / "superlink.log")
+        superlink.start()
+        try:
+            await_health(superlink, f"127.0.0.1:{port}", None)
+            with ControlClient(f"127.0.0.1:{port}", None) as control:
+                config = {"study": str(study.resolve()), "out": str(out.resolve()), "runner": "flower-simulation"}
+                code = follow(control, control.start(build_bundle(), config, len(cohorts)), tell)
+        finally:
+            superlink.stop()
+    if code != 0:
+        raise CtfedError("the simulation did not complete; the lines above say why")
