@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a CtfedError becomes its sentence and exit code 2, never a traceback."""
     parser = argparse.ArgumentParser(
         prog="ctfed",
-        description="Federated prognosis models from chest CT, learned from sums over patients and never from patients.",
+        description="Federated prognosis models from chest CT: learned from sums over patients, never from patients.",
     )
     parser.add_argument("--version", action="version", version=f"ctfed {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

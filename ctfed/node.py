@@ -222,14 +222,14 @@ class JoinSettings:
 
 
 def join(settings: JoinSettings, *, tell: Callable[[str], None] = print, stop: threading.Event | None = None) -> None:
-    """Keep a SuperNode and its executor running until ``stop`` is set or the process is interrupted.
+    """Keep a SuperNode and its executor running until ``stop`` is set, or the process gets SIGINT or SIGTERM.
 
     A node that loses the server, or that the server does not take in yet, is started again with a growing wait.
 
     Raises:
         CtfedError: when a file is missing, or Flower says that starting again cannot help.
     """
-    from ctfed.federation.flower.processes import Child, child_environment, free_port
+    from ctfed.federation.flower.processes import Child, child_environment, free_port, sigterm_interrupts
 
     for path in (settings.site_file, settings.study_file, settings.root_certificates, settings.private_key):
         if not path.is_file():
@@ -243,15 +243,18 @@ def join(settings: JoinSettings, *, tell: Callable[[str], None] = print, stop: t
     commands = _commands(settings, port, secret)
     children = [Child(name, command, environment, tell, log) for name, command in commands.items()]
     stop = stop or threading.Event()
-    try:
-        while not stop.is_set():
+    with sigterm_interrupts():
+        try:
+            while not stop.is_set():
+                for child in children:
+                    child.keep_alive()
+                stop.wait(0.2)
+        except KeyboardInterrupt:
+            tell("stopping the node")
+        finally:
             for child in children:
-                child.keep_alive()
-            stop.wait(0.2)
-    finally:
-        for child in children:
-            child.stop()
-        secret.unlink(missing_ok=True)
+                child.stop()
+            secret.unlink(missing_ok=True)
 
 
 def _commands(settings: JoinSettings, port: int, secret: Path) -> dict[str, list[str]]:

@@ -70,7 +70,13 @@ class Conductor:
             self.journal.record(record, limbs)
         self._progress(self.journal.rounds[self._round], replayed)
         self._round += 1
-        return read_totals(limbs, queries)
+        totals = read_totals(limbs, queries)
+        for query, total in zip(queries, totals, strict=True):
+            if total.sites != len(self.transport.sites):
+                raise MalformedMessage(
+                    f"the total of {query.kind} counts {total.sites} sites, the roster has {len(self.transport.sites)}"
+                )
+        return totals
 
     def _collect(self, queries: tuple[Query, ...]) -> tuple[IntArray, int, int]:
         """The summed limbs of all sites, and the most bytes that any site sent and received."""

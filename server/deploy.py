@@ -18,11 +18,12 @@ from pathlib import Path
 from ctfed.federation.errors import CtfedError
 from ctfed.federation.flower.bundle import build_bundle
 from ctfed.federation.flower.control import COMPLETED, ControlClient
-from ctfed.federation.flower.processes import Child, child_environment
+from ctfed.federation.flower.processes import Child, child_environment, sigterm_interrupts
 from server.provision import Roster, read_roster
 
 Tell = Callable[[str], None]
 
+INTERRUPTED = 130
 START_SECONDS = 90.0  # until the SuperLink answers; 3 to 11 s are usual
 
 
@@ -57,7 +58,7 @@ class ServeSettings:
 
 
 def serve(settings: ServeSettings, tell: Tell = print) -> int:
-    """Run the study over the sites of the roster; 0 when it completed, 1 when it did not.
+    """Run the study over the sites of the roster; 0 when it completed, 1 when it did not, 130 after SIGINT or SIGTERM.
 
     Raises:
         CtfedError: when a file is missing, the SuperLink does not start, or it refuses the run.
@@ -67,13 +68,17 @@ def serve(settings: ServeSettings, tell: Tell = print) -> int:
         if not path.is_file():
             raise CtfedError(f"`ctfed serve` needs the file {path}, which is not there")
     superlink = _superlink(settings, tell)
-    superlink.start()
-    try:
-        await_health(superlink, settings.local_address, settings.folder / "ca.crt")
-        with ControlClient(settings.local_address, settings.folder / "ca.crt") as control:
-            return _run(control, settings, roster, tell)
-    finally:
-        superlink.stop()
+    with sigterm_interrupts():
+        try:
+            superlink.start()
+            await_health(superlink, settings.local_address, settings.folder / "ca.crt")
+            with ControlClient(settings.local_address, settings.folder / "ca.crt") as control:
+                return _run(control, settings, roster, tell)
+        except KeyboardInterrupt:
+            tell(f"interrupted; the same command goes on from the journal in {settings.out}")
+            return INTERRUPTED
+        finally:
+            superlink.stop()
 
 
 def _run(control: ControlClient, settings: ServeSettings, roster: Roster, tell: Tell) -> int:

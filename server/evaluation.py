@@ -49,14 +49,12 @@ class RiskGroups:
         curves: Kaplan-Meier curves of the test patients below and above it.
         logrank: test of their equality.
         ratio: Cox model of the high-risk indicator on the test patients, None where it cannot be fitted.
-        note: why something is missing, '' when nothing is.
     """
 
     threshold: float
     curves: GroupCurves
     logrank: LogRank
     ratio: CoxFit | None
-    note: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +68,7 @@ class Evaluated:
         pooled: Harrell's C over all pairs, None without a table.
         auc: horizon -> AUC, None at horizons that the table could not keep apart.
         groups: curves by risk group, None where there were too few patients.
-        notes: sentences on what is missing and why.
+        table_note, groups_note: what could not be had from the table and of the groups, and why; '' if nothing.
     """
 
     within: Estimate
@@ -79,7 +77,8 @@ class Evaluated:
     pooled: Estimate | None
     auc: dict[float, Estimate | None]
     groups: RiskGroups | None
-    notes: tuple[str, ...]
+    table_note: str
+    groups_note: str
 
 
 def evaluate(study: Study, train: View, fit: CoxFit) -> Algorithm[Evaluated]:
@@ -90,8 +89,7 @@ def evaluate(study: Study, train: View, fit: CoxFit) -> Algorithm[Evaluated]:
     pooled: Pooled
     groups: tuple[RiskGroups | None, str]
     within, pooled, groups = yield from beside(_within(study, test), _pooled(study, test), _groups(study, train, test))
-    notes = tuple(note for note in (pooled.note, groups[1]) if note)
-    return Evaluated(*within, pooled.table, pooled.c, pooled.auc, groups[0], notes)
+    return Evaluated(*within, pooled.table, pooled.c, pooled.auc, groups[0], pooled.note, groups[1])
 
 
 def _within(study: Study, test: View) -> Algorithm[tuple[Estimate, int]]:
@@ -164,7 +162,7 @@ def _groups(study: Study, train: View, test: View) -> Algorithm[tuple[RiskGroups
         ratio = yield from fit_cox(test.then(ThresholdGroup(frozen(thresholds))), ties=study.model.ties)
     except CtfedError as error:
         note = f"no hazard ratio between the risk groups: {error}"
-    return RiskGroups(float(thresholds[0]), curves, logrank, ratio, note), note
+    return RiskGroups(float(thresholds[0]), curves, logrank, ratio), note
 
 
 def _number(value: float) -> float | None:
@@ -200,7 +198,7 @@ def curves_mapping(study: Study, found: Evaluated) -> dict[str, object] | None:
         "hazard_ratio": _ratio_mapping(groups.ratio, study.evaluation.confidence),
         "threshold": groups.threshold,
         "split": "test",
-        "note": " ".join(found.notes) or None,
+        "note": found.groups_note or None,
     }
 
 
@@ -255,5 +253,5 @@ def discrimination_mapping(study: Study, found: Evaluated) -> dict[str, object]:
             f"{level} intervals: C within sites by its influence function (infinitesimal jackknife), pooled C and AUC "
             f"by {study.evaluation.bootstrap} Poisson bootstrap replicates of the table of totals, drawn at the server"
         ),
-        "note": " ".join(found.notes) or None,
+        "note": found.table_note or None,
     }

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -231,7 +232,7 @@ def _check_names(sites: Sequence[str], public_keys: Mapping[str, str]) -> None:
 def _check_public_key(site: str, text: str) -> None:
     try:
         key = load_ssh_public_key(text.encode())
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise CtfedError(f"the public key of {site!r} is not in OpenSSH's form: {error}") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         raise CtfedError(f"the public key of {site!r} must be an EC P-384 key (ssh-keygen -t ecdsa -b 384)")

@@ -56,6 +56,8 @@ class _Running:
     def advance(self, reply: Any) -> None:
         try:
             self.asked = self.algorithm.send(reply)
+            while not queries_of(self.asked):  # an empty bundle needs no round
+                self.asked = self.algorithm.send(())
         except StopIteration as stop:
             self.asked, self.result = None, stop.value
 

@@ -60,15 +60,19 @@ class Cohort:
         """Build a cohort from anything array-like; labels left out default to the site's name, 'train' and fold 0.
 
         Raises:
-            CtfedError: when lengths differ, or a time is not positive and finite.
+            CtfedError: when lengths differ, a time is not positive and finite, an event is neither 0 nor 1, or a
+                feature is infinite.
         """
         times = np.asarray(time, dtype=np.float64)
         n = times.shape[0]
+        observed = np.asarray(event)
+        if observed.dtype.kind not in "biuf" or not np.isin(observed, (0, 1)).all():
+            raise CtfedError(f"site {site!r}: events must be 0 or 1 (or True and False)")
         cohort = cls(
             site=site,
             columns={name: np.asarray(values, dtype=np.float64) for name, values in columns.items()},
             time=times,
-            event=np.asarray(event).astype(bool),
+            event=observed.astype(bool),
             stratum=np.full(n, site) if stratum is None else np.asarray(stratum).astype(str),
             batch=np.full(n, site) if batch is None else np.asarray(batch).astype(str),
             split=np.full(n, "train") if split is None else np.asarray(split).astype(str),
@@ -85,6 +89,9 @@ class Cohort:
                 raise CtfedError(f"site {self.site!r}: column {name!r} has shape {values.shape}, expected ({n},)")
         if not (np.isfinite(self.time).all() and (self.time > 0).all()):
             raise CtfedError(f"site {self.site!r}: follow-up times must be finite and > 0")
+        for name, values in self.columns.items():
+            if np.isinf(values).any():
+                raise CtfedError(f"site {self.site!r}: column {name!r} holds an infinite value")
 
     @property
     def patients(self) -> int:

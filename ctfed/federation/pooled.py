@@ -39,7 +39,8 @@ def drive(algorithm: Algorithm[R], ask: Ask) -> R:
         except StopIteration as stop:
             result: R = stop.value
             return result
-        reply = reply_to(asked, ask(queries_of(asked)))
+        queries = queries_of(asked)
+        reply = reply_to(asked, ask(queries) if queries else ())
 
 
 def run_pooled(algorithm: Algorithm[R], cohorts: Sequence[Cohort], traffic: Traffic | None = None) -> R:

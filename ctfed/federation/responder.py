@@ -13,6 +13,8 @@ from ctfed.federation.summary import Summary
 from ctfed.federation.view import View
 from ctfed.federation.wire import Answer, Question, decode_question, encode_answer, missing_views
 
+MOST_VIEWS = 4096  # held at once; a server names views that were dropped again, and is asked for their bodies
+
 MASKED = False  # answers are sums over one site's patients in clear fixed point until secure summation masks them
 
 
@@ -35,6 +37,8 @@ class Responder:
             MalformedMessage: when the question is not what the wire format allows.
             Refusal: when the site declines; only its rule's name may be told to the server.
         """
+        while len(self._views) > MOST_VIEWS:
+            self._views.pop(next(iter(self._views)))
         decoded = decode_question(question, self._views)
         if decoded.missing:
             return missing_views(question, decoded.missing)

@@ -145,7 +145,7 @@ def _learn_views(shared: Mapping[str, Any], decoder: Decoder, views: dict[str, V
 
 def encode_answer(question: Question, queries: Sequence[Query], summaries: Sequence[Summary]) -> Answer:
     """One site's summaries as limbs; before each summary stands the number 1 that counts this site as contributor."""
-    header = canonical_json({"question": question.digest})
+    header = canonical_json({"question": question.digest, "missing": []})
     limbs = [_summary_limbs(query, summary) for query, summary in zip(queries, summaries, strict=True)]
     return Answer(header, np.concatenate(limbs))
 
@@ -171,15 +171,12 @@ def read_answer(answer: Answer, question: Question, queries: Sequence[Query]) ->
     Raises:
         MalformedMessage: when the answer belongs to another question, or has another size than the layouts say.
     """
-    try:
-        header = json.loads(answer.header)
-    except (ValueError, RecursionError) as error:
-        raise MalformedMessage("the answer's header is not JSON") from error
-    if not isinstance(header, dict) or header.get("question") != question.digest:
+    header = _parse_header(answer.header, "answer", {"question", "missing"})
+    if header["question"] != question.digest:
         raise MalformedMessage("the answer belongs to another question")
-    missing = header.get("missing", [])
-    if not isinstance(missing, list) or not all(isinstance(key, str) for key in missing):
-        raise MalformedMessage("the answer's missing views must be a list of digests")
+    missing = header["missing"]
+    if not isinstance(missing, list) or not all(isinstance(key, str) and key in question.views for key in missing):
+        raise MalformedMessage("the answer's missing views must be digests of views that the question names")
     expected = 0 if missing else 2 * sum(1 + layout_size(query.layout) for query in queries)
     if answer.limbs.dtype != np.int64 or answer.limbs.shape != (expected,):
         raise MalformedMessage(f"the answer has shape {answer.limbs.shape}, the queries' layouts need ({expected},)")

@@ -258,8 +258,7 @@ def kaplan_meier(counts: FloatArray, grid: TimeGrid, *, level: float = 0.95, ban
     deaths = np.moveaxis(counts[..., 0], -2, -1)
     d: FloatArray = deaths[..., :-1]
     n: FloatArray = np.where(risk[..., :-1] > 0, risk[..., :-1], 1.0)
-    hazard: FloatArray = d / n
-    survival: FloatArray = np.cumprod(1 - hazard, axis=-1)
+    survival = np.asarray(np.cumprod(1 - d / n, axis=-1), dtype=np.float64)
     log_variance: FloatArray = np.cumsum(d / (n * np.where(n > d, n - d, 1.0)), axis=-1)
     sigma = np.sqrt(log_variance)
     known: FloatArray = np.where(survival > 0, survival, np.nan)

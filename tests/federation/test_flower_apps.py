@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from flower_support import SITES, Doubler, Failing, in_process, question, sites
+from flower_support import SITES, Doubler, Failing, connect, in_process, question, sites
 
 from ctfed import node
 from ctfed.federation.errors import CtfedError
@@ -31,7 +31,13 @@ def study_runner() -> Iterator[list[object]]:
 
 def _run(tmp_path: Path, **config: str | float) -> InProcessGrid:
     grid = in_process()
-    grid.run_config = {"study": "study.yaml", "out": str(tmp_path / "out"), "runner": "in-process", **config}
+    grid.run_config = {
+        "study": "study.yaml",
+        "out": str(tmp_path / "out"),
+        "runner": "in-process",
+        "round-deadline": 5.0,
+        **config,
+    }
     run_server_app(server_app.app, grid)
     return grid
 
@@ -78,7 +84,7 @@ def test_a_responder_is_opened_once_per_process() -> None:
 
     with sites({"bern": open_site}):
         grid = in_process(["bern"])
-        transport = FlowerTransport.connect(grid, ["bern"], runner="in-process", tell=lambda _: None)
+        transport = connect(grid)
         assert opened == [], "the greeting loads no features"
         for number in range(3):
             transport.ask(number, {"bern": question(number)})

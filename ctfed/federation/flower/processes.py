@@ -12,8 +12,10 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from ctfed.federation.errors import CtfedError
 
@@ -52,6 +54,23 @@ def child_environment(home: Path, extra: Mapping[str, str] | None = None) -> dic
         **(extra or {}),
     }
     return environment
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Treat SIGTERM (what a container gets when it is stopped) as Ctrl-C, so that children are ended in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals belong to the main thread, which is somebody else's here
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def free_port() -> int:

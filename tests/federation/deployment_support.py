@@ -1,0 +1,182 @@
+"""A federation of real processes on the loopback interface, for tests; always taken down to the last process.
+
+Run as a script, it is one of these processes: ``deployment_support.py serve|join '<settings as JSON>'``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+NAMES = ("bern", "lyon", "oslo")
+STUDY = HERE.parents[1] / "site_config" / "studies" / "ncctg_lung.yaml"
+COLUMNS = "patient_id,time,status,age,sex,ecog,karnofsky,karnofsky_patient,calories,weight_loss"
+SITE_YAML = """\
+ctfed_site: 1
+site: {name}
+data: {{csv: clinical.csv}}
+columns: {{id: patient_id, time: time, event: status}}
+time_unit: days
+secret: site.secret
+"""
+
+
+class Federation:
+    """Three provisioned sites and a server, each command a process of its own."""
+
+    def __init__(self, folder: Path, rounds: int) -> None:
+        from ctfed.federation.flower.processes import free_port
+        from server.provision import provision
+
+        self.folder = folder
+        self.rounds = rounds
+        self.out = folder / "out"
+        self.port = free_port()
+        provision(folder, NAMES, f"127.0.0.1:{self.port}")
+        for index, name in enumerate(NAMES):
+            write_site(folder / "sites" / name, name, np.random.default_rng(index))
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Federation:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for name in self.processes:
+            self._terminate(name)
+        for name, process in self.processes.items():
+            try:
+                process.wait(25)
+            except subprocess.TimeoutExpired:
+                self.kill(name)
+
+    def join(self, name: str, executor: str = "warm") -> None:
+        """Start `ctfed join` for a site."""
+        self._start(name, "join", {"folder": str(self.folder), "name": name, "executor": executor})
+
+    def serve(self, **run_config: float) -> None:
+        """Start `ctfed serve`."""
+        self._start("server", "serve", {"folder": str(self.folder), "port": self.port, "run_config": run_config})
+
+    def kill(self, name: str) -> None:
+        """SIGKILL for a command and every process below it, as a power cut would."""
+        process = self.processes[name]
+        for pid in [process.pid, *descendants(process.pid)]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        process.wait(10)
+
+    def wait(self, seconds: float) -> int:
+        """The exit code of `ctfed serve`."""
+        try:
+            return self.processes["server"].wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the server has not ended after {seconds} s:\n{self.output()}") from None
+
+    def await_rounds(self, number: int, seconds: float) -> None:
+        """Wait until the journal holds ``number`` rounds."""
+        until = time.monotonic() + seconds
+        while self.journalled() < number:
+            if self.processes["server"].poll() is not None or time.monotonic() > until:
+                raise AssertionError(f"no {number} rounds after {seconds} s:\n{self.output()}")
+            time.sleep(0.05)
+
+    def journalled(self) -> int:
+        """How many rounds the journal holds."""
+        path = self.out / "journal" / "journal.jsonl"
+        return max(0, path.read_bytes().count(b"\n") - 1) if path.exists() else 0
+
+    def totals(self) -> bytes:
+        """What the stand-in study has written."""
+        return bytes.fromhex((self.out / "totals.txt").read_text(encoding="utf-8"))
+
+    def output(self, name: str = "server") -> str:
+        """What a command has printed."""
+        return (self.folder / f"{name}.out").read_text(encoding="utf-8")
+
+    def _start(self, name: str, command: str, settings: Mapping[str, Any]) -> None:
+        environment = os.environ | {
+            "PYTHONPATH": str(HERE / "stand_in"),
+            "STAND_IN_ROUNDS": str(self.rounds),
+            "HOME": str(self.folder / "home"),  # would show up there if anything wrote to the home folder
+            "PYTHONUNBUFFERED": "1",
+        }
+        with (self.folder / f"{name}.out").open("ab") as output:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, __file__, command, json.dumps(settings)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _terminate(self, name: str) -> None:
+        if self.processes[name].poll() is None:
+            self.processes[name].terminate()
+
+
+def write_site(folder: Path, name: str, rng: np.random.Generator, patients: int = 40) -> None:
+    """A site file and a random clinical table beside it."""
+    rows = [COLUMNS]
+    for number in range(patients):
+        values = [
+            *(rng.integers(30, 900), rng.integers(0, 2), rng.integers(40, 85), rng.integers(0, 2), rng.integers(0, 3)),
+            *(10 * rng.integers(5, 11), 10 * rng.integers(5, 11), rng.integers(300, 1500), rng.integers(-10, 30)),
+        ]
+        rows.append(",".join([f"{name}-{number}", *map(str, values)]))
+    (folder / "clinical.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (folder / "site.yaml").write_text(SITE_YAML.format(name=name), encoding="utf-8")
+
+
+def descendants(pid: int) -> list[int]:
+    """The ids of all processes below one, from /proc."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                continue  # it has just ended
+            parents.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(entry.name))
+    found, todo = [], [pid]
+    while todo:
+        children = parents.get(todo.pop(), [])
+        found += children
+        todo += children
+    return found
+
+
+def main() -> int:
+    """One command of the federation."""
+    command, settings = sys.argv[1], json.loads(sys.argv[2])
+    folder = Path(settings["folder"])
+    if command == "serve":
+        from server.deploy import ServeSettings, serve
+
+        run_config = settings["run_config"]
+        return serve(
+            ServeSettings(folder / "server", STUDY, folder / "out", port=settings["port"], run_config=run_config)
+        )
+    from ctfed.node import JoinSettings, join
+
+    site = folder / "sites" / settings["name"]
+    address = json.loads((site / "join.json").read_text(encoding="utf-8"))["superlink"]
+    key, state = site / "supernode.key", site / "state"
+    join(JoinSettings(site / "site.yaml", STUDY, address, site / "ca.crt", key, state, settings["executor"]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
