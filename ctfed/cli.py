@@ -52,6 +52,32 @@ def register_site_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     check.add_argument("site", type=Path, help="the site's YAML file")
     check.add_argument("--study", type=Path, required=True, help="the study's YAML file")
     check.set_defaults(command=_check_site)
+    join = commands.add_parser(
+        "join",
+        help="take part in a federation: a Flower SuperNode that answers for this centre",
+        description="Check this centre's data, then answer the server's questions until stopped (Ctrl-C).",
+    )
+    join.add_argument("site", type=Path, help="the site's YAML file")
+    join.add_argument("--study", type=Path, required=True, help="the study file that this site takes part in")
+    join.add_argument(
+        "--folder", type=Path, help="the site's folder made by `ctfed provision` (else: site file's server)"
+    )
+    join.add_argument("--state", type=Path, default=Path("node"), help="folder for logs and Flower's files")
+    join.add_argument(
+        "--executor",
+        choices=("warm", "stock"),
+        default="warm",
+        help="warm (default) keeps the features in memory; stock is Flower's own, a new process for every message",
+    )
+    join.set_defaults(command=_join)
+
+
+def _join(options: argparse.Namespace) -> int:
+    _check_site(options)  # a fault in the files is better told here than in answer to the server's first question
+    from ctfed.node import join, join_settings
+
+    join(join_settings(options.site, options.study, options.folder, options.state, options.executor))
+    return 0
 
 
 def _check_site(options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ configuration, which is set where the node is started.
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import pkgutil
 import secrets
@@ -219,6 +220,39 @@ class JoinSettings:
     state: Path
     executor: Literal["warm", "stock"] = "warm"
     port: int | None = None
+
+
+def join_settings(
+    site_file: Path, study_file: Path, folder: Path | None, state: Path, executor: Literal["warm", "stock"]
+) -> JoinSettings:
+    """Where the server is: from the folder that `ctfed provision` made, or from the site file's section 'server'.
+
+    Raises:
+        CtfedError: when neither says it, or the folder was made for another site.
+    """
+    from ctfed.site import load_site
+
+    site = load_site(site_file)
+    if folder is not None:
+        told = json.loads(_text(folder / "join.json"))
+        if told["site"] != site.site:
+            raise CtfedError(f"{folder} was made for site {told['site']!r}, {site_file} describes {site.site!r}")
+        address, certificates, key = told["superlink"], folder / "ca.crt", folder / "supernode.key"
+    elif site.server is not None and site.server.root_certificates and site.server.private_key:
+        address, certificates, key = site.server.address, site.server.root_certificates, site.server.private_key
+    else:
+        raise CtfedError(
+            f"{site_file}: server: found no address, root_certificates and private_key; give them there, or name the "
+            "folder that `ctfed provision` made with --folder"
+        )
+    return JoinSettings(site_file, study_file, address, certificates, key, state, executor)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise CtfedError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def join(settings: JoinSettings, *, tell: Callable[[str], None] = print, stop: threading.Event | None = None) -> None:

@@ -216,7 +216,8 @@ def _roster_state(nodes: Mapping[str, int], expected: set[str] | None, exchange:
     missing = sorted((expected or set()) - set(nodes))
     if missing:
         parts.append(f"waiting for {', '.join(missing)}")
-    parts += [f"{name}: {pursuit.last}" for name, pursuit in exchange.waiting.items()]
+    words = Counter(pursuit.last for pursuit in exchange.waiting.values())
+    parts += [f"{count} node{'s' if count > 1 else ''}: {last}" for last, count in words.most_common(5)]
     return "; ".join(parts)
 
 

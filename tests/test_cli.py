@@ -1,5 +1,6 @@
 """The command line: help is quick and whole, every fault is a sentence on standard error and exit code 2."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
     for command in ("site", "join", "demo", "simulate", "study", "provision", "serve"):
-        assert f"    {command} " in shown
+        assert re.search(rf"^    {command}\b", shown, re.MULTILINE), command
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -21,6 +21,7 @@ _INFINITE = re.compile(r"[+-]?inf(?:inity)?", re.IGNORECASE)
 _COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 _ROWS_NAMED = 3
 _CODES_NAMED = 5
+_COLUMNS_NAMED = 20
 _LONGEST_FOLLOW_UP = 1200.0  # months
 
 
@@ -45,10 +46,15 @@ class CellReader:
     def text(self, column: str) -> list[str | None] | None:
         """The cells, None where missing; None in place of all when the table has no such column."""
         if column not in self.table:
-            hint = did_you_mean(column, self.table.header)
+            hint = did_you_mean(column, self.table.header) or f"; {self._columns()}"
             self.faults.append(f"{self.table.origin}: column {column!r}: found no such column, expected it{hint}")
             return None
         return [None if cell.lower() in self._missing else cell for cell in self.table.column(column)]
+
+    def _columns(self) -> str:
+        header = self.table.header
+        more = f" and {len(header) - _COLUMNS_NAMED} more" if len(header) > _COLUMNS_NAMED else ""
+        return f"the table has {', '.join(header[:_COLUMNS_NAMED])}{more}"
 
     def identifiers(self, column: str | None) -> list[str | None]:
         """(n,) identifiers, None where missing; row numbers for a packaged table, whose rows never change."""

@@ -190,7 +190,9 @@ def _results(folder: Path) -> dict[str, Any]:
     ("model", "word"),
     [({"updates": "gradient"}, "stratified"), ({"ties": "breslow"}, "stratified"), ({"risk_sets": "pooled"}, "pooled")],
 )
-def test_other_choices_of_the_study_run(study: Study, cohorts: tuple[Cohort, ...], model: dict[str, str], word: str) -> None:
+def test_other_choices_of_the_study_run(
+    study: Study, cohorts: tuple[Cohort, ...], model: dict[str, str], word: str
+) -> None:
     content = study.model_dump(mode="python", exclude_none=True)
     content["model"] |= model
     if word == "pooled":
