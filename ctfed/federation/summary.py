@@ -35,7 +35,23 @@ class Entry:
 Layout = Mapping[str, Entry]
 
 
-class Summary(Mapping[str, FloatArray]):
+class NamedArrays(Mapping[str, FloatArray]):
+    """A read-only mapping of names to arrays, in a fixed order."""
+
+    def __init__(self, arrays: Mapping[str, FloatArray]) -> None:
+        self._arrays = dict(arrays)
+
+    def __getitem__(self, name: str) -> FloatArray:
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+
+class Summary(NamedArrays):
     """Named arrays of one site, each a sum over its patients. The only thing that may leave a site.
 
     Raises:
@@ -45,44 +61,27 @@ class Summary(Mapping[str, FloatArray]):
     def __init__(self, layout: Layout, arrays: Mapping[str, npt.ArrayLike]) -> None:
         if set(layout) != set(arrays):
             raise CtfedError(f"a summary must hold {sorted(layout)}, found {sorted(arrays)}")
-        self._arrays: dict[str, FloatArray] = {}
+        checked: dict[str, FloatArray] = {}
         for name, entry in layout.items():
             array = np.asarray(arrays[name], dtype=np.float64)
             if array.shape != entry.shape:
                 raise CtfedError(f"summary array {name!r} has shape {array.shape}, the query declares {entry.shape}")
             if not np.isfinite(array).all():
                 raise CtfedError(f"summary array {name!r} holds a value that is not finite")
-            self._arrays[name] = array
-
-    def __getitem__(self, name: str) -> FloatArray:
-        return self._arrays[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
-
-    def __len__(self) -> int:
-        return len(self._arrays)
+            checked[name] = array
+        super().__init__(checked)
 
     def flat(self) -> FloatArray:
         """All arrays in layout order as one vector."""
         return np.concatenate([a.reshape(-1) for a in self._arrays.values()]) if self._arrays else np.zeros(0)
 
 
-class Total(Mapping[str, FloatArray]):
+class Total(NamedArrays):
     """The sum of all sites' summaries, with ``sites``: how many of them contributed."""
 
     def __init__(self, arrays: Mapping[str, FloatArray], sites: int) -> None:
-        self._arrays = dict(arrays)
+        super().__init__(arrays)
         self.sites = sites
-
-    def __getitem__(self, name: str) -> FloatArray:
-        return self._arrays[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
-
-    def __len__(self) -> int:
-        return len(self._arrays)
 
     def number(self, name: str) -> float:
         """A scalar entry as a Python float."""

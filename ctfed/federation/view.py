@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ctfed.federation.arrays import BoolArray, FloatArray
+from ctfed.federation.arrays import BoolArray, FloatArray, IntArray
 from ctfed.federation.codec import digest, register
 from ctfed.federation.cohort import Cohort, Labels
 from ctfed.federation.errors import Refusal
 
+BLOCK_ROWS = 4096
 SPLITS = ("train", "test", "all")
 
 
@@ -173,16 +174,22 @@ class View:
     def build(self, cohort: Cohort) -> Table:
         """This site's transformed rows, made anew: for callers that keep a form of their own."""
         keep = self._select(cohort)
-        if self.columns:
-            values = np.stack([column(cohort, f.name)[keep] for f in self.columns], axis=1)
-        else:
-            values = np.zeros((int(keep.sum()), 0))
+        columns = [column(cohort, feature.name) for feature in self.columns]
         table = Table(
-            self.columns, values, cohort.time[keep], cohort.event[keep], cohort.stratum[keep], cohort.batch[keep]
+            self.columns, _side_by_side(columns, np.flatnonzero(keep)), cohort.time[keep], cohort.event[keep], cohort.stratum[keep], cohort.batch[keep]
         )
         for transform in self.transforms:
             table = replace(table, values=transform.apply(table), features=transform.features(table.features))
         return table
+
+
+def _side_by_side(columns: list[FloatArray], rows: IntArray) -> FloatArray:
+    """(rows, columns) matrix of some rows of the columns, filled in blocks that stay in the cache."""
+    values = np.empty((rows.size, len(columns)))
+    for start in range(0, rows.size if columns else 0, BLOCK_ROWS):
+        block = rows[start : start + BLOCK_ROWS]
+        np.stack([one[block] for one in columns], axis=1, out=values[start : start + BLOCK_ROWS])
+    return values
 
 
 def column(cohort: Cohort, name: str) -> FloatArray:

@@ -49,7 +49,7 @@ def merge_edges(grid: TimeGrid, leavers: FloatArray, minimum: int, keep: Sequenc
     """The grid with neighbouring bins merged until each holds nobody or at least ``minimum`` leavers.
 
     From early to late a bin is closed as soon as it holds ``minimum``; a remainder that holds fewer (but somebody)
-    joins the bin before it. The edges in ``keep`` stay whatever lies between them, so a bin between two of them, or
+    joins the bin before it, which then ends with the grid if nobody stays beyond. The edges in ``keep`` stay whatever lies between them, so a bin between two of them, or
     beyond the last, can hold fewer. Which edges remain is a function of the arguments alone, the same on any machine.
 
     Args:
@@ -84,6 +84,9 @@ def merge_indices(grid: TimeGrid, leavers: FloatArray, minimum: int, keep: Seque
         chosen += _segment(leavers[start : end + 1], minimum, start)
         chosen += [end] if end in fixed else []
         start = end + 1
+    last = grid.edges.size - 1
+    if leavers[-1] == 0 and leavers[(chosen[-1] + 1 if chosen else 0) :].sum() >= max(1, minimum):
+        chosen.append(last)
     return chosen
 
 

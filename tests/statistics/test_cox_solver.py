@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from cox_data import Survival, kkt_residual, simulate, survivals
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize
 
-from ctfed.federation import FloatArray, run_pooled
+from ctfed.federation import Algorithm, FloatArray, run_pooled
 from ctfed.federation.pooled import Traffic
-from ctfed.statistics.cox import ElasticNet, Settings, cox_path, fit_cox, fit_cox_stack, penalizer_path
+from ctfed.statistics.cox import CoxFit, ElasticNet, Settings, cox_path, fit_cox, fit_cox_stack, penalizer_path
 from ctfed.statistics.cox import penalty as penalty_module
 from ctfed.statistics.cox.penalty import PenaltyStack, minimise_quadratic
 from ctfed.statistics.timegrid import TimeGrid
@@ -22,13 +24,14 @@ PENALTIES = st.builds(ElasticNet, st.sampled_from([0.003, 0.03, 0.1, 0.4]), st.s
 
 @given(data=survivals(max_features=8), penalty=PENALTIES, ties=TIES)
 def test_optimality_holds_when_recomputed_from_the_textbook(data: Survival, penalty: ElasticNet, ties: str) -> None:
-    assume(penalty.l1_ratio < 1)  # a pure lasso of eight patients may separate: below
     data = data.standardised()
     fit = run_pooled(fit_cox(data.view(), penalty, ties=ties), [data.cohort()])
     assert fit.converged
     assert fit.warnings == ()
-    assert kkt_residual(data, fit.coefficients, penalty, ties) <= 1e-9 + 1e-12
-    np.testing.assert_allclose(fit.residual, kkt_residual(data, fit.coefficients, penalty, ties), rtol=0, atol=1e-12)
+    # ctfed judges a feature per unit of its spread within risk sets, rounded to a power of two: a factor of sqrt(2)
+    found = kkt_residual(data, fit.coefficients, penalty, ties)
+    assert found <= 1e-9 * np.sqrt(2)
+    assert fit.residual / np.sqrt(2) - 1e-12 <= found <= fit.residual * np.sqrt(2) + 1e-12
 
 
 @given(data=survivals(), penalty=PENALTIES, ties=TIES, seed=st.integers(0, 100))
@@ -38,7 +41,6 @@ def test_regrouping_whole_strata_over_sites_gives_the_same_fit(
     data = data.standardised()
     site_of_stratum = np.random.default_rng(seed).integers(0, 3, 4)
     cohorts = data.over(site_of_stratum[data.stratum.astype(int)])
-    assume(penalty.l1_ratio < 1)
     one = run_pooled(fit_cox(data.view(), penalty, ties=ties), [data.cohort()])
     many = run_pooled(fit_cox(data.view(), penalty, ties=ties), cohorts)
     np.testing.assert_allclose(many.coefficients, one.coefficients, rtol=0, atol=1e-10)
@@ -50,7 +52,6 @@ def test_regrouping_whole_strata_over_sites_gives_the_same_fit(
 def test_any_split_of_patients_gives_the_pooled_fit(
     data: Survival, penalty: ElasticNet, ties: str, sites: int
 ) -> None:
-    assume(penalty.l1_ratio < 1)
     data = data.standardised()
     grid = TimeGrid.exact(data.time)
     one = run_pooled(fit_cox(data.view(), penalty, ties=ties, grid=grid), [data.cohort()])
@@ -79,14 +80,31 @@ def test_gradient_updates_reach_the_newton_optimum(ties: str, risk_sets: str, pe
     assert found["gradient"].covariance is None
 
 
+def recorded(algorithm: Algorithm[CoxFit], asked: list[Any]) -> Algorithm[CoxFit]:
+    """The same algorithm; every query that it asks is kept in ``asked``."""
+    reply = None
+    while True:
+        try:
+            query = algorithm.send(reply)
+        except StopIteration as stop:
+            result: CoxFit = stop.value
+            return result
+        asked.append(query)
+        reply = yield query
+
+
 def test_gradient_updates_never_ask_for_a_hessian() -> None:
     data = simulate(22, 100, 5)
-    newton, gradient = Traffic(), Traffic()
-    run_pooled(fit_cox(data.view(), settings=Settings(updates="newton")), data.spread(1), newton)
-    run_pooled(fit_cox(data.view(), settings=Settings(updates="gradient")), data.spread(1), gradient)
-    # counts, value, gradient; the Hessian's 15 numbers; 16 bytes each, and one contributor
-    assert gradient.bytes_up == gradient.rounds * 16 * (1 + 2 + 1 + 5)
-    assert newton.bytes_up == newton.rounds * 16 * (1 + 2 + 1 + 5 + 15)
+    for updates, hessians in (("newton", (0,)), ("gradient", ())):
+        stratified: list[Any] = []
+        fit = fit_cox(data.view(), settings=Settings(updates=updates))
+        run_pooled(recorded(fit, stratified), data.spread(1))
+        assert {query.hessians for query in stratified} == {hessians}
+        pooled: list[Any] = []
+        fit = fit_cox(data.view(), grid=TimeGrid.exact(data.time), settings=Settings(updates=updates))
+        run_pooled(recorded(fit, pooled), data.spread(3))
+        assert {query.means for query in pooled[::2]} == {hessians}
+        assert {query.hessians for query in pooled[1::2]} == {hessians}
 
 
 @pytest.mark.parametrize("updates", ["newton", "gradient"])
@@ -101,7 +119,7 @@ def test_a_stack_of_fits_is_the_single_fits(updates: str) -> None:
         assert together.converged
         np.testing.assert_allclose(together.coefficients, alone.coefficients, rtol=0, atol=1e-7)
         assert ((together.coefficients == 0) == (alone.coefficients == 0)).all()
-        np.testing.assert_allclose(together.loglik, alone.loglik, rtol=1e-12)
+        np.testing.assert_allclose(together.loglik, alone.loglik, rtol=1e-9)
 
 
 def test_a_warm_start_ends_where_a_cold_one_does() -> None:

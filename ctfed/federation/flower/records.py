@@ -26,6 +26,7 @@ UNNAMED_RULE = "unnamed_rule"
 
 _HEADER, _ARRAY, _FLAT = "header", "array", "flat"
 _PLAIN = "little-endian"  # Flower's field for how an Array's bytes were made
+INLINE_BYTES = 128 * 2**10
 _PUBLIC_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
 
@@ -94,30 +95,38 @@ def scrubbed_reply(error: BaseException, message: Message) -> Message:
 
 def _pack(header: str, values: FloatArray | IntArray, dtype: Literal["<f8", "<i8"]) -> RecordDict:
     data = np.ascontiguousarray(values, dtype=dtype).tobytes()
+    config = ConfigRecord({"json": header, "sha256": _digest(header, data)})
+    if len(data) <= INLINE_BYTES:
+        config[_FLAT] = data
+        return RecordDict({_HEADER: config})
     array = Array(np.dtype(dtype).name, (values.size,), _PLAIN, data)
-    return RecordDict(
-        {
-            _HEADER: ConfigRecord({"json": header, "sha256": _digest(header, data)}),
-            _ARRAY: ArrayRecord({_FLAT: array}),
-        }
-    )
+    return RecordDict({_HEADER: config, _ARRAY: ArrayRecord({_FLAT: array})})
 
 
 def _unpack(records: RecordDict, dtype: Literal["<f8", "<i8"]) -> tuple[str, npt.NDArray[Any]]:
-    if set(records) != {_HEADER, _ARRAY}:
+    if not {_HEADER} <= set(records) <= {_HEADER, _ARRAY}:
         raise MalformedMessage(f"a message has the records {_HEADER!r} and {_ARRAY!r}, found {sorted(records)}")
-    config, arrays = records[_HEADER], records[_ARRAY]
-    if not isinstance(config, ConfigRecord) or not isinstance(arrays, ArrayRecord) or set(arrays) != {_FLAT}:
-        raise MalformedMessage("a message has one ConfigRecord and one ArrayRecord with one Array")
+    config = records[_HEADER]
+    if not isinstance(config, ConfigRecord):
+        raise MalformedMessage("a message's header must be a ConfigRecord")
     header, expected = config.get("json"), config.get("sha256")
     if not isinstance(header, str) or not isinstance(expected, str):
         raise MalformedMessage("a message's header and digest must be text")
-    array, kind = arrays[_FLAT], np.dtype(dtype)
-    if (array.stype, array.dtype) != (_PLAIN, kind.name) or len(array.data) % kind.itemsize:
-        raise MalformedMessage(f"a message's array must be {_PLAIN} {kind.name}")
-    if _digest(header, array.data) != expected:
+    data = _array_bytes(records[_ARRAY], np.dtype(dtype)) if _ARRAY in records else config.get(_FLAT)
+    if not isinstance(data, bytes) or len(data) % np.dtype(dtype).itemsize:
+        raise MalformedMessage("a message must hold whole numbers of 8 bytes each")
+    if _digest(header, data) != expected:
         raise MalformedMessage("a message's content does not have the digest it names")
-    return header, np.frombuffer(array.data, dtype=kind)
+    return header, np.frombuffer(data, dtype=dtype)
+
+
+def _array_bytes(record: Any, dtype: np.dtype[Any]) -> bytes:
+    if not isinstance(record, ArrayRecord) or set(record) != {_FLAT}:
+        raise MalformedMessage("a message's numbers are one Array in one ArrayRecord")
+    array = record[_FLAT]
+    if (array.stype, array.dtype) != (_PLAIN, dtype.name):
+        raise MalformedMessage(f"a message's array must be {_PLAIN} {dtype.name}")
+    return bytes(array.data)
 
 
 def _digest(header: str, data: bytes) -> str:

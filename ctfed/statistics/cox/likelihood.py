@@ -27,6 +27,7 @@ from ctfed.federation.view import Table
 TIES = ("efron", "breslow")
 
 BLOCK_ROWS = 8192  # rows whose S1 is held at once: 3 MB at 50 features
+COLUMNS_AT_ONCE = 8  # reordered together: one cache line of a row
 STACK_VALUES = 4_000_000  # patients x models evaluated at once: 32 MB per temporary
 
 # exp() of a wider range loses the smallest risks against the largest; no fitted model of standardised features comes
@@ -65,8 +66,9 @@ class Stratum:
 def strata_of(table: Table, ties: str) -> tuple[Stratum, ...]:
     """The strata of a table. The table's matrix is reordered in place, so hand over one that nobody else reads."""
     order = np.lexsort((~table.event, -table.time, table.stratum))
-    for j in range(table.values.shape[1]):  # column by column: no second copy of a large matrix
-        table.values[:, j] = table.values[order, j]
+    for j in range(0, table.values.shape[1], COLUMNS_AT_ONCE):  # no second copy of a large matrix
+        columns = slice(j, j + COLUMNS_AT_ONCE)
+        table.values[:, columns] = table.values[order, columns]
     time, event, label = table.time[order], table.event[order], table.stratum[order]
     if label.size == 0:
         return ()
