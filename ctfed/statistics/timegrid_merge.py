@@ -49,8 +49,9 @@ def merge_edges(grid: TimeGrid, leavers: FloatArray, minimum: int, keep: Sequenc
     """The grid with neighbouring bins merged until each holds nobody or at least ``minimum`` leavers.
 
     From early to late a bin is closed as soon as it holds ``minimum``; a remainder that holds fewer (but somebody)
-    joins the bin before it, which then ends with the grid if nobody stays beyond. The edges in ``keep`` stay whatever lies between them, so a bin between two of them, or
-    beyond the last, can hold fewer. Which edges remain is a function of the arguments alone, the same on any machine.
+    joins the bin before it, which then ends with the grid if nobody stays beyond. The edges in ``keep`` stay whatever
+    lies between them, so a bin between two of them, or beyond the last, can hold fewer. Which edges remain is a
+    function of the arguments alone, the same on any machine.
 
     Args:
         grid: the bins wished for.

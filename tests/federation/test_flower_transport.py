@@ -187,8 +187,9 @@ def test_the_round_trip_stays_cheap(doublers: dict[str, Doubler]) -> None:
     assert (time.perf_counter() - start) / 5 < 0.020 * len(SITES)
 
 
-def test_values_survive_the_wire_exactly(doublers: dict[str, Doubler]) -> None:
-    transport = connect(in_process())
-    asked = question(3, size=2000)
+@pytest.mark.parametrize("size", [2000, 40_000])
+def test_values_survive_the_wire_exactly(doublers: dict[str, Doubler], size: int) -> None:
+    transport = connect(in_process(faults=[Fault("corrupt", "bern", 3)]))
+    asked = question(3, size)
     for answer in transport.ask(3, dict.fromkeys(SITES, asked)).values():
         assert np.array_equal(answer.limbs, (2 * asked.values).astype(np.int64))

@@ -159,9 +159,17 @@ def partial_likelihood(data: Survival, beta: FloatArray, ties: str) -> tuple[flo
     return loglik, gradient, information
 
 
+def unit_of(data: Survival, ties: str) -> FloatArray:
+    """(p,) root of the mean variance of each feature within risk sets, rounded to a power of two."""
+    _, _, information = partial_likelihood(data, np.zeros(data.x.shape[1]), ties)
+    variance = np.diag(information) / data.event.sum()
+    return np.asarray(np.exp2(np.rint(0.5 * np.log2(np.where(variance > 1e-14, variance, 1.0)))))
+
+
 def kkt_residual(data: Survival, beta: FloatArray, penalty: ElasticNet, ties: str) -> float:
-    """Largest violation of the optimality conditions of the elastic net, coefficient by coefficient."""
+    """Largest violation of the optimality conditions of the elastic net, per patient and unit of each feature."""
     n, p = data.x.shape
+    unit = unit_of(data, ties)
     _, gradient, _ = partial_likelihood(data, beta, ties)
     factors = penalty.factors or (1.0,) * p
     worst = 0.0
@@ -170,5 +178,5 @@ def kkt_residual(data: Survival, beta: FloatArray, penalty: ElasticNet, ties: st
         l2 = penalty.penalizer * (1 - penalty.l1_ratio) * factors[j]
         slope = -gradient[j] / n + l2 * beta[j]
         violation = max(abs(slope) - l1, 0.0) if beta[j] == 0 else abs(slope + l1 * np.sign(beta[j]))
-        worst = max(worst, float(violation))
+        worst = max(worst, float(violation / unit[j]))
     return worst

@@ -97,7 +97,7 @@ def test_one_patient_supports_no_coefficient(risk_sets: str, updates: str) -> No
 def test_one_distinct_time(risk_sets: str, ties: str) -> None:
     data = replace(simulate(3, 60, 2), time=np.full(60, 5.0))
     fit = fit_of(data, risk_sets=risk_sets, ties=ties)
-    assert kkt_residual(data, fit.coefficients, ElasticNet(), ties) <= 2e-9
+    assert kkt_residual(data, fit.coefficients, ElasticNet(), ties) <= 1e-9 + 1e-12
     everyone = replace(data, event=np.ones(60, dtype=bool))
     fit = fit_of(everyone, risk_sets=risk_sets, ties=ties)
     # the score is zero at zero when all die at once (Efron: by symmetry, Breslow: by its sums)
@@ -123,7 +123,10 @@ def test_a_constant_column_keeps_the_coefficient_zero(value: float, penalty: Ela
     x = data.x.copy()
     x[:, 1] = value
     fit = fit_of(replace(data, x=x), penalty, risk_sets=risk_sets)
-    assert fit.coefficients[1] == 0
+    if risk_sets == "pooled" and penalty.l1_ratio == 0:  # a ridge shrinks the rounding of the column's score, no more
+        assert abs(fit.coefficients[1]) < 1e-12
+    else:
+        assert fit.coefficients[1] == 0
     without = fit_of(Survival.of(data.x[:, [0, 2]], data.time, data.event), penalty, risk_sets=risk_sets)
     np.testing.assert_allclose(fit.coefficients[[0, 2]], without.coefficients, rtol=0, atol=1e-8)
 
@@ -170,7 +173,7 @@ def test_a_penalty_decides_between_collinear_columns(l1_ratio: float, updates: s
     penalty = ElasticNet(0.02, l1_ratio)
     fit = fit_of(twin, penalty, updates=updates)
     assert fit.warnings == ()
-    assert kkt_residual(twin, fit.coefficients, penalty, "efron") <= 3e-9  # per spread of the feature, here about 2
+    assert kkt_residual(twin, fit.coefficients, penalty, "efron") <= 1e-9 + 1e-12
     if l1_ratio == 1:
         assert fit.coefficients[0] == 0  # the column of twice the size costs half
         assert fit.coefficients[3] != 0
@@ -240,7 +243,7 @@ def test_a_penalty_makes_a_separated_fit_finite_and_exact(penalizer: float, risk
     penalty = ElasticNet(penalizer, 0.5)
     fit = fit_of(data, penalty, risk_sets=risk_sets)
     assert fit.converged
-    assert kkt_residual(data, fit.coefficients, penalty, "efron") <= 2e-9
+    assert kkt_residual(data, fit.coefficients, penalty, "efron") <= 1e-9 + 1e-12
 
 
 @pytest.mark.parametrize("penalty", [ElasticNet(), ElasticNet(0.05, 0.5)])

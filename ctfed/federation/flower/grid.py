@@ -260,11 +260,11 @@ def _inflate(reply: _Reply) -> Message:
 
 
 def _flip_a_bit(contents: dict[str, bytes]) -> None:
-    """Damage the last byte of the largest array in the message; an error reply has none and stays as it is."""
-    chunks = [key for key, content in contents.items() if content.startswith(b"ArrayChunk")]
-    if not chunks:
+    """Damage the last byte of the largest part that carries numbers; an error reply has none and stays as it is."""
+    parts = [key for key, content in contents.items() if content.startswith((b"ArrayChunk", b"ConfigRecord"))]
+    if not parts:
         return
-    key = max(chunks, key=lambda item: len(contents[item]))
+    key = max(parts, key=lambda item: len(contents[item]))
     damaged = bytearray(contents[key])
     damaged[-1] ^= 1
     contents[key] = bytes(damaged)

@@ -1,0 +1,179 @@
+"""A study over real processes on the loopback interface: n = 1000, p = 10, 4 sites, TLS and node authentication.
+
+The size is FedECA's published case (4,656 s deployed, 6 to 21 s in memory). Prints start-up, rounds, seconds a round
+and bytes; with ``--kill-every-round`` the server is killed with SIGKILL after each round and started again, and the
+results are compared, bit for bit, with those of an uninterrupted run in one process.
+
+    .venv/bin/python benchmarks/deployed_fit.py [--executor stock] [--kill-every-round]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from ctfed.federation.flower.processes import free_port
+
+SITES = ("north", "east", "south", "west")
+PATIENTS, FEATURES = 1000, 10
+CTFED = str(Path(sys.executable).parent / "ctfed")
+SAME = ("model", "cohort", "baseline", "curves", "discrimination")
+
+
+def write_inputs(folder: Path) -> Path:
+    """A study file, and per site a table and a site file; patients are dealt out in turn."""
+    rng = np.random.default_rng(0)
+    names = [f"x{j}" for j in range(FEATURES)]
+    x = rng.standard_normal((PATIENTS, FEATURES))
+    beta = rng.normal(0, 0.4, FEATURES)
+    death = rng.exponential(24 * np.exp(-x @ beta))
+    censoring = rng.exponential(36, PATIENTS)
+    time_, event = np.minimum(death, censoring) + 0.01, death <= censoring
+    study = {
+        "ctfed_study": 1,
+        "name": "deployed_fit",
+        "title": "Benchmark of a deployed fit",
+        "endpoint": {"name": "death", "time_unit": "months"},
+        "variables": {name: {"type": "continuous", "range": [-8, 8], "impute": "none"} for name in names},
+        "model": {"features": names},
+        "penalty": {"penalizer": 0.02, "l1_ratio": 0.5},
+        "split": {"test_fraction": 0.2},
+        "evaluation": {"horizons": [12, 24], "time_bin": 1},
+        "sites": list(SITES),
+    }
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    for k, site in enumerate(SITES):
+        lines = [",".join(["id", "time", "event", *names])]
+        for i in range(k, PATIENTS, len(SITES)):
+            lines.append(",".join([f"p{i}", repr(float(time_[i])), str(int(event[i])), *map(repr, map(float, x[i]))]))
+        (folder / f"{site}.csv").write_text("\n".join(lines) + "\n")
+        entry = {
+            "ctfed_site": 1,
+            "site": site,
+            "data": {"csv": f"{site}.csv"},
+            "columns": {"id": "id", "time": "time", "event": "event"},
+            "time_unit": "months",
+            "secret": f"{site}.secret",
+        }
+        (folder / f"{site}.yaml").write_text(yaml.safe_dump(entry))
+    return folder / "study.yaml"
+
+
+class Processes:
+    """The commands of a federation, each with its own log, all ended together."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.running: list[subprocess.Popen[bytes]] = []
+
+    def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start one command of ctfed."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [CTFED, *arguments], cwd=self.folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        self.running.append(process)
+        return process
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL for what remains."""
+        for process in self.running:
+            if process.poll() is None:
+                process.terminate()
+        for process in self.running:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def rounds_in(out: Path) -> list[dict]:  # type: ignore[type-arg]
+    """The rounds in the journal."""
+    journal = out / "journal" / "journal.jsonl"
+    lines = journal.read_bytes().split(b"\n")[1:-1] if journal.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def serve(processes: Processes, study: Path, port: int, out: Path, kill_every_round: bool) -> float:
+    """Run the study to its end; the seconds of the last start."""
+    while True:
+        started, before = time.perf_counter(), len(rounds_in(out))
+        arguments = ("serve", str(study), "--folder", "kit/server", "--out", str(out), "--port", str(port))
+        server = processes.start("server", *arguments)
+        while server.poll() is None:
+            time.sleep(0.02)
+            if kill_every_round and len(rounds_in(out)) > before:
+                os.killpg(server.pid, signal.SIGKILL)
+                server.wait()
+                print(f"killed after round {len(rounds_in(out))}", flush=True)
+        if server.returncode == 0:
+            return time.perf_counter() - started
+        if server.returncode != -signal.SIGKILL:
+            raise SystemExit((processes.folder / "server.log").read_text()[-4000:])
+
+
+def main() -> None:
+    """Run it and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--executor", choices=("warm", "stock"), default="warm")
+    parser.add_argument("--kill-every-round", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="ctfed-deployed-") as name:
+        folder = Path(name)
+        study = write_inputs(folder)
+        port = free_port()
+        sites = [argument for site in SITES for argument in ("--site", f"{site}.yaml")]
+        subprocess.run(
+            [CTFED, "provision", "kit", "--sites", ",".join(SITES), "--address", f"127.0.0.1:{port}"],
+            cwd=folder,
+            check=True,
+        )
+        started = time.perf_counter()
+        subprocess.run([CTFED, "simulate", "study.yaml", *sites, "--out", "alone"], cwd=folder, check=True)
+        alone = time.perf_counter() - started
+        processes = Processes(folder)
+        try:
+            for site in SITES:
+                kit = ("--folder", f"kit/sites/{site}", "--state", f"node-{site}", "--executor", options.executor)
+                processes.start(site, "join", f"{site}.yaml", "--study", "study.yaml", *kit)
+            seconds = serve(processes, study, port, folder / "out", options.kill_every_round)
+        finally:
+            processes.stop()
+        report(folder, options.executor, seconds, alone)
+
+
+def report(folder: Path, executor: str, seconds: float, alone: float) -> None:
+    """Print what was measured, and compare the results with the in-process run."""
+    rounds = rounds_in(folder / "out")
+    times = [entry["seconds"] for entry in rounds]
+    fit = next(k for k, entry in enumerate(rounds) if "cox-derivatives" in entry["kinds"])
+    results = [json.loads((folder / out / "results.json").read_text()) for out in ("alone", "out")]
+    fit_rounds = results[0]["model"]["rounds"]
+    in_process = sum(entry["seconds"] for entry in rounds_in(folder / "alone")[fit : fit + fit_rounds])
+    same = all(results[0][part] == results[1][part] for part in SAME)
+    print(f"\nn = {PATIENTS}, p = {FEATURES}, {len(SITES)} sites, TLS and node authentication, {executor} executor")
+    print(f"  whole study, deployed              {seconds:8.1f} s, {len(rounds)} rounds")
+    print(f"    start-up and report              {seconds - sum(times):8.1f} s")
+    print(f"    one round, median                {statistics.median(times):8.2f} s")
+    print(f"    the fit to KKT 1e-9              {sum(times[fit : fit + fit_rounds]):8.1f} s, {fit_rounds} rounds")
+    print(f"  whole study, in one process        {alone:8.1f} s, imports and report included")
+    print(f"    the fit to KKT 1e-9              {in_process:8.2f} s")
+    print(f"  bytes up per site, largest round   {max(entry['bytes_up'] for entry in rounds):8d}")
+    print(f"  results equal to the last bit      {same!s:>8}")
+    if not same:
+        raise SystemExit("the deployed results differ from those of the in-process run")
+
+
+if __name__ == "__main__":
+    main()
