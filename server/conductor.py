@@ -18,6 +18,8 @@ from ctfed.federation.summary import Total
 from ctfed.federation.wire import Answer, Question, bundle_digest, encode_question, read_answer, read_totals
 from server.journal import Journal, RoundRecord
 
+FORGETFUL = 3  # times that a site may ask for views again before they are always sent to it
+
 R = TypeVar("R")
 Progress = Callable[[RoundRecord, bool], None]
 
@@ -47,6 +49,8 @@ class Conductor:
         self._progress = progress
         self._round = 0
         self._known: dict[str, set[str]] = {site: set() for site in transport.sites}
+        # Sites that start a process per message forget every view; they are sent the bodies without being asked first.
+        self._forgetful: Counter[str] = Counter()
 
     def run(self, algorithm: Algorithm[R]) -> R:
         """The algorithm's result.
@@ -91,8 +95,10 @@ class Conductor:
                 up[site] += answer.size
                 if read_answer(answer, questions[site], queries):
                     self._known[site].clear()
+                    self._forgetful[site] += 1
                     continue
-                self._known[site] |= questions[site].views
+                if self._forgetful[site] < FORGETFUL:
+                    self._known[site] |= questions[site].views
                 limbs[site] = answer.limbs
             waiting = set(self.transport.sites) - set(limbs)
             if not waiting:

@@ -11,7 +11,7 @@ from ctfed.federation.errors import MalformedMessage
 from ctfed.federation.responder import Responder
 from ctfed.federation.wire import Answer, Question
 from ctfed.statistics.cox import CoxFit, fit_cox
-from server.conductor import Conductor
+from server.conductor import FORGETFUL, Conductor
 from server.journal import Journal
 
 VIEW = View((Feature("a"), Feature("b")))
@@ -84,6 +84,19 @@ def test_a_site_that_forgot_its_views_is_asked_with_their_bodies(cohorts: list[C
     forgetful = DirectTransport(cohorts, forget_at=2)
     fit = conduct(forgetful, tmp_path / "forgetful")
     assert forgetful.asked == len(cohorts) * whole.rounds + 1
+    assert fit.coefficients.tobytes() == whole.coefficients.tobytes()
+
+
+def test_a_site_that_always_forgets_is_soon_sent_the_bodies(cohorts: list[Cohort], tmp_path: Path) -> None:
+    class Amnesiac(DirectTransport):
+        def ask(self, round_number: int, questions: Mapping[str, Question]) -> Mapping[str, Answer]:
+            self.forget_at = round_number if len(questions) == len(self.sites) else None
+            return super().ask(round_number, questions)
+
+    whole = conduct(DirectTransport(cohorts), tmp_path / "whole")
+    amnesiac = Amnesiac(cohorts)
+    fit = conduct(amnesiac, tmp_path / "amnesiac")
+    assert amnesiac.asked == len(cohorts) * whole.rounds + min(FORGETFUL, whole.rounds - 1)
     assert fit.coefficients.tobytes() == whole.coefficients.tobytes()
 
 

@@ -40,7 +40,7 @@ class Stratum:
     """Rows that share a baseline hazard, by descending time (events before censored at equal times).
 
     Attributes:
-        x: (n, p) features.
+        x: (n, p) features, shifted to mean zero.
         died: (E,) rows of the events, ascending.
         last: (K,) last row of the risk set of each distinct event time, ascending (times descend).
         first: (K,) position in ``died`` where the events of each distinct event time begin.
@@ -64,7 +64,7 @@ class Stratum:
 
 
 def strata_of(table: Table, ties: str) -> tuple[Stratum, ...]:
-    """The strata of a table. The table's matrix is reordered in place, so hand over one that nobody else reads."""
+    """The strata of a table. The matrix is sorted and shifted in place: hand over one that nobody else reads."""
     order = np.lexsort((~table.event, -table.time, table.stratum))
     for j in range(0, table.values.shape[1], COLUMNS_AT_ONCE):  # no second copy of a large matrix
         columns = slice(j, j + COLUMNS_AT_ONCE)
@@ -77,6 +77,9 @@ def strata_of(table: Table, ties: str) -> tuple[Stratum, ...]:
 
 
 def _stratum(x: FloatArray, time: FloatArray, event: BoolArray, ties: str) -> Stratum:
+    # The partial likelihood of a stratum does not change when its features are shifted; its sums lose fewer digits.
+    x -= x[0].copy()  # a constant column becomes exactly zero
+    x -= x.mean(axis=0)
     died = np.flatnonzero(event)
     times = time[died]
     first = np.flatnonzero(np.concatenate([[True], times[1:] != times[:-1]])) if died.size else died

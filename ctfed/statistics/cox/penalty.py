@@ -108,10 +108,10 @@ def minimise_quadratic(
     """
     width = origin.shape[1]
     diagonal = np.einsum("kjj->kj", hessian) + penalty.l2
-    floor = JITTER * diagonal.max(axis=1, initial=0.0)[:, None]
+    floor = JITTER * diagonal
     quadratic = hessian + (penalty.l2 + floor)[:, :, None] * np.eye(width)
     problem = _Quadratic(quadratic, gradient - np.einsum("kij,kj->ki", hessian, origin), penalty.l1)
-    flat = diagonal <= floor + 1e-300  # no curvature and no ridge: a constant column; its coefficient stays where it is
+    flat = diagonal <= 1e-300  # no curvature and no ridge: a constant column; its coefficient stays where it is
     solution = origin.copy()
     pending = np.ones(origin.shape[0], dtype=bool)
     for _ in range(MAX_CYCLES):
