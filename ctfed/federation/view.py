@@ -176,7 +176,12 @@ class View:
         keep = self._select(cohort)
         columns = [column(cohort, feature.name) for feature in self.columns]
         table = Table(
-            self.columns, _side_by_side(columns, np.flatnonzero(keep)), cohort.time[keep], cohort.event[keep], cohort.stratum[keep], cohort.batch[keep]
+            self.columns,
+            _side_by_side(columns, np.flatnonzero(keep)),
+            cohort.time[keep],
+            cohort.event[keep],
+            cohort.stratum[keep],
+            cohort.batch[keep],
         )
         for transform in self.transforms:
             table = replace(table, values=transform.apply(table), features=transform.features(table.features))

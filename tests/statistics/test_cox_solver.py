@@ -49,9 +49,7 @@ def test_regrouping_whole_strata_over_sites_gives_the_same_fit(
 
 
 @given(data=survivals(max_strata=1), penalty=PENALTIES, ties=TIES, sites=st.integers(2, 6))
-def test_any_split_of_patients_gives_the_pooled_fit(
-    data: Survival, penalty: ElasticNet, ties: str, sites: int
-) -> None:
+def test_any_split_of_patients_gives_the_pooled_fit(data: Survival, penalty: ElasticNet, ties: str, sites: int) -> None:
     data = data.standardised()
     grid = TimeGrid.exact(data.time)
     one = run_pooled(fit_cox(data.view(), penalty, ties=ties, grid=grid), [data.cohort()])
@@ -74,9 +72,7 @@ def test_gradient_updates_reach_the_newton_optimum(ties: str, risk_sets: str, pe
         for updates in ("newton", "gradient")
     }
     assert all(fit.converged for fit in found.values())
-    np.testing.assert_allclose(
-        found["gradient"].coefficients, found["newton"].coefficients, rtol=0, atol=1e-7
-    )
+    np.testing.assert_allclose(found["gradient"].coefficients, found["newton"].coefficients, rtol=0, atol=1e-7)
     assert found["gradient"].covariance is None
 
 
@@ -175,9 +171,9 @@ def test_a_penalty_that_makes_no_sense_is_refused(arguments: tuple[object, ...],
         ElasticNet(*arguments)  # type: ignore[arg-type]
 
 
-def quadratic(seed: int, count: int, width: int, rank: int, l1: float, l2: float, scale: float) -> tuple[
-    FloatArray, FloatArray, FloatArray, PenaltyStack
-]:
+def quadratic(
+    seed: int, count: int, width: int, rank: int, l1: float, l2: float, scale: float
+) -> tuple[FloatArray, FloatArray, FloatArray, PenaltyStack]:
     """Hessians of a given rank, gradients in their range, starts, penalties; some coefficients unpenalised."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(count, rank, width))
@@ -227,9 +223,9 @@ def test_the_inner_minimum_is_scipy_s(problem: tuple[FloatArray, FloatArray, Flo
             smooth = linear @ beta + beta @ hessian[k] @ beta / 2 + (penalty.l2[k] * beta**2).sum() / 2
             return float(smooth + (penalty.l1[k] * np.abs(beta)).sum()) / size
 
-        def split(uv: FloatArray, k: int = k, linear: FloatArray = linear, size: float = size) -> tuple[
-            float, FloatArray
-        ]:
+        def split(
+            uv: FloatArray, k: int = k, linear: FloatArray = linear, size: float = size
+        ) -> tuple[float, FloatArray]:
             u, v = uv[:width], uv[width:]
             slope = linear + hessian[k] @ (u - v) + penalty.l2[k] * (u - v)
             smooth = linear @ (u - v) + (u - v) @ hessian[k] @ (u - v) / 2 + (penalty.l2[k] * (u - v) ** 2).sum() / 2

@@ -33,6 +33,7 @@ from ctfed.statistics.cox.stratified import (
 from ctfed.statistics.timegrid import TimeGrid
 
 RISK_EXPONENT = 8  # exp(x beta) of standardised features may reach 1e12 in sum
+CONSTANT = 1e-13  # variance within risk sets, relative to the mean square, that rounding alone produces
 LARGEST_PREDICTOR = 30.0  # beyond it exp(x beta) leaves the range of the fixed point
 
 
@@ -224,12 +225,20 @@ def pooled_oracle(view: View, ties: str, grid: TimeGrid) -> Oracle:
             loglik=total["event_eta"] - np.log(denominators.value).sum(axis=0),
             gradient=second["gradient"],
             information={
-                index: cross[position] - _between(total, denominators, inverse, position, index)
+                index: _varying(cross[position], _between(total, denominators, inverse, position, index))
                 for position, index in enumerate(hessians)
             },
         )
 
     return ask
+
+
+def _varying(cross: FloatArray, between: FloatArray) -> FloatArray:
+    """Their difference, with exact zeros for features whose whole difference is rounding (constant columns)."""
+    difference = cross - between
+    flat = np.diag(difference) <= CONSTANT * np.diag(cross)
+    difference[flat, :] = difference[:, flat] = 0.0
+    return difference
 
 
 def _between(total: Total, at: _Denominators, inverse: FloatArray, position: int, index: int) -> FloatArray:
