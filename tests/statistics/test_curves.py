@@ -33,7 +33,7 @@ from ctfed.statistics.curves import (
     score_medians,
 )
 from ctfed.statistics.predict import LinearPredictor
-from ctfed.statistics.scores import score_quantiles
+from ctfed.statistics.scores import ScoresBelow, score_quantiles
 from ctfed.statistics.timegrid import TimeGrid
 
 RAW = View((Feature("a", 4), Feature("b", 4)), split="all")
@@ -135,8 +135,18 @@ def test_a_quantile_lies_in_its_bracket_and_close_by_rank(seed: int, n: int, min
             below, until = (scores[:, model] < low).sum(), (scores[:, model] <= high).sum()
             assert below <= level * n <= until
             assert low <= found.value[model, place] <= high + 1e-9 or not (np.diff(found.value[model]) > 0).all()
+            if low < high and n >= minimum:
+                assert found.held[model, place] >= minimum
             if shape < 2 and n >= 2 * minimum:
                 assert until - below < 16 * minimum
+
+
+def test_a_score_at_the_threshold_counts_as_below() -> None:
+    cohort = Cohort.of("s", {"a": [1.0, 2.0, 2.0, 3.0], "b": [0.0] * 4}, [1, 2, 3, 4], [1, 0, 1, 0])
+    query = ScoresBelow(SCORES, frozen([[2.0, 1.9, 0.0], [-1.0, -1.5, 9.0]]))
+    assert query.answer(cohort)["below"].tolist() == [[3, 1, 0], [3, 1, 4]]
+    with pytest.raises(ValueError, match=r"thresholds must be \(2, q\)"):
+        ScoresBelow(SCORES, frozen([0.0, 1.0]))
 
 
 def test_closed_brackets_ask_nothing_new(make_cohort: Callable[..., Cohort]) -> None:

@@ -266,6 +266,14 @@ def test_a_table_costs_few_rounds_and_few_patients_get_none() -> None:
         run_pooled(evaluation_table(SCORES, grid, horizons=(0.55,)), [cohort])
 
 
+def test_of_two_horizons_with_too_few_patients_between_them_the_first_stays() -> None:
+    cohort = centre_of(np.random.default_rng(5), 400)
+    ask = evaluation_table(SCORES, TimeGrid.regular(0.1, 10), horizons=(1.1, 1.0), min_cell=10)
+    found = run_pooled(ask, [cohort])
+    assert found.dropped == (1.1,)
+    assert 1.0 in found.grid.edges
+
+
 def test_malformed_tables_are_refused() -> None:
     grid = TimeGrid.regular(1, 2)
     with pytest.raises(ValueError, match="must not decrease"):
