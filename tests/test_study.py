@@ -378,7 +378,9 @@ def sections(module: object) -> list[type[BaseModel]]:
     return [item for item in found if item is not Section]
 
 
-@pytest.mark.parametrize("section", {*sections(study_module), *sections(site_module)}, ids=lambda s: s.__name__)
+@pytest.mark.parametrize(
+    "section", dict.fromkeys([*sections(study_module), *sections(site_module)]), ids=lambda s: s.__name__
+)
 def test_every_key_says_what_is_expected(section: type[BaseModel]) -> None:
     """The descriptions end the sentences 'found X, expected ...'."""
     silent = [name for name, field in section.model_fields.items() if not field.description]

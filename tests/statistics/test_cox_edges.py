@@ -13,6 +13,7 @@ from cox_data import Survival, kkt_residual, load, partial_likelihood, reference
 
 from ctfed.federation import Cohort, CtfedError, Refusal, run_pooled
 from ctfed.statistics.cox import CoxFit, ElasticNet, Settings, fit_cox, fit_cox_stack, penalizer_path
+from ctfed.statistics.cox.pooled import RiskSetSums
 from ctfed.statistics.cox.stratified import CoxDerivatives
 from ctfed.statistics.timegrid import TimeGrid
 
@@ -105,7 +106,6 @@ def test_one_distinct_time(risk_sets: str, ties: str) -> None:
     assert fit.converged
 
 
-@pytest.mark.xfail(raises=IndexError, strict=True, reason="a fit of no features is not supported")
 @RISK_SETS
 def test_a_view_without_features_is_the_null_model(risk_sets: str) -> None:
     data = simulate(4, 40, 1)
@@ -212,19 +212,12 @@ def test_perfect_separation_of_pooled_risk_sets() -> None:
     assert_says_so(fit_of(separated("events"), risk_sets="pooled"))
 
 
-BACKTRACK = pytest.mark.xfail(
-    raises=Refusal, strict=True, reason="a trial step beyond the predictor range ends the fit instead of a shorter step"
-)
-
-
-@BACKTRACK
 @pytest.mark.parametrize("kind", ["times", "times-raw"])
 @UPDATES
 def test_perfect_separation_of_pooled_risk_sets_on_unscaled_features(kind: str, updates: str) -> None:
     assert_says_so(fit_of(separated(kind), risk_sets="pooled", updates=updates))
 
 
-@BACKTRACK
 def test_perfect_separation_without_hessians_on_unscaled_features() -> None:
     assert_says_so(fit_of(separated("times-raw"), updates="gradient"))
 
@@ -313,12 +306,42 @@ def test_a_missing_value_is_refused_even_where_no_event_would_look_at_it() -> No
         fit_of(replace(data, x=x, event=data.event & ~quiet))
 
 
-def test_hostile_coefficients_are_refused_by_the_site() -> None:
+@pytest.mark.parametrize("risk_sets", ["stratified", "pooled"])
+def test_hostile_coefficients_are_declined_and_get_nothing_but_that(risk_sets: str) -> None:
     data = simulate(16, 40, 1)
-    query = CoxDerivatives(data.view(), np.array([[1e6]]))
-    with pytest.raises(Refusal) as caught:
-        query.answer(data.cohort())
-    assert caught.value.rule == "predictor-range"
+    points = np.array([[0.1], [1e6]])
+    query = (
+        CoxDerivatives(data.view(), points, (1,))
+        if risk_sets == "stratified"
+        else RiskSetSums(data.view(), points, TimeGrid.exact(data.time), (1,))
+    )
+    answer = query.answer(data.cohort())
+    assert answer["declined"].tolist() == [0, 1]
+    if risk_sets == "stratified":
+        assert answer["loglik"][1] == 0
+        assert not answer["gradient"][1].any()
+        assert not answer["hessian"].any()
+    else:
+        assert not answer["leaving"][:, 1].any()
+        assert not answer["leaving_x"].any()
+
+
+@pytest.mark.parametrize("updates", ["newton", "gradient"])
+def test_features_far_from_standardised_are_fitted_by_shorter_steps(updates: str) -> None:
+    data = simulate(17, 100, 2)
+    raw = replace(data, x=30 * data.x + 500)
+    fit = run_pooled(fit_cox(raw.view([10, 10]), settings=Settings(updates=updates)), raw.over(np.arange(100) % 2))
+    expected = run_pooled(fit_cox(data.view()), data.over(np.arange(100) % 2))
+    assert fit.converged
+    np.testing.assert_allclose(fit.coefficients * 30, expected.coefficients, rtol=0, atol=1e-6)
+
+
+def test_a_warm_start_from_outside_is_brought_back() -> None:
+    data = simulate(17, 100, 2)
+    stack = fit_cox_stack(data.view(), [ElasticNet()], start=np.array([[1e6, -1e6]]))
+    fit = run_pooled(stack, [data.cohort()])[0]
+    assert fit.converged
+    np.testing.assert_allclose(fit.coefficients, fit_of(data).coefficients, rtol=0, atol=1e-8)
 
 
 def test_a_tolerance_below_rounding_ends_with_the_best_there_is() -> None:

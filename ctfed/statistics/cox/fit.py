@@ -169,6 +169,12 @@ def _divergence(view: View, solution: Solution, k: int) -> list[str]:
         "collinear), and its maximum likelihood estimate is infinite; use a penalizer > 0"
         for j in np.flatnonzero(large)
     ]
+    if solution.declined[k]:
+        found.append(
+            "the fit stopped where sites declined larger steps, because their linear predictors would span too wide a "
+            "range: the data separate perfectly, or features are far from standardised; standardise them, or use a "
+            "penalizer > 0"
+        )
     if not solution.converged[k]:
         found.append(
             f"not converged after {solution.rounds} rounds: KKT residual {solution.residual[k]:.1e}; "
@@ -186,7 +192,7 @@ def _covariance(view: View, information: FloatArray) -> tuple[FloatArray | None,
         return None, [f"no standard errors: {', '.join(constant)} does not vary within any stratum"]
     scale = 1.0 / np.sqrt(diagonal)
     values, vectors = np.linalg.eigh(information * scale[:, None] * scale)
-    if values[0] <= COLLINEAR * values[-1]:
+    if names and values[0] <= COLLINEAR * values[-1]:
         involved = [names[j] for j in np.flatnonzero(np.abs(vectors[:, 0]) > 0.1)]
         return None, [f"no standard errors: {', '.join(involved)} are collinear or separate the events"]
     inverse = (vectors / values) @ vectors.T

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctfed.federation.arrays import BoolArray, FloatArray, IntArray
-from ctfed.federation.errors import Refusal
 from ctfed.federation.view import Table
 
 TIES = ("efron", "breslow")
@@ -88,9 +87,7 @@ def _stratum(x: FloatArray, time: FloatArray, event: BoolArray, ties: str) -> St
     rank = np.zeros(died.size)
     if ties == "efron":
         rank = (np.arange(died.size) - np.repeat(first, deaths)) / np.repeat(deaths, deaths)
-    return Stratum(
-        x, died, last.astype(np.int64), first, deaths.astype(np.float64), rank, x[died].sum(axis=0, dtype=np.float64)
-    )
+    return Stratum(x, died, last.astype(np.int64), first, deaths.astype(np.float64), rank, event.astype(np.float64) @ x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,24 +99,22 @@ class Weights:
         risk: (n, m) exp(x beta) up to a factor per model.
         weight: (n, m) expected number of events of each row: w.
         inverse: (E, m) 1 / (S0 - rank T0) of each event, with the same factor.
+        inside: (m,) whether exp(x beta) spans at most e**500; what stands elsewhere is of no use where it does not.
     """
 
     loglik: FloatArray
     risk: FloatArray
     weight: FloatArray
     inverse: FloatArray
+    inside: BoolArray
 
 
 def weights(stratum: Stratum, coefficients: FloatArray) -> Weights:
-    """Risk-set sums of (m, p) coefficient vectors.
-
-    Raises:
-        Refusal: rule 'predictor-range' when exp(x beta) would span more than e**500.
-    """
+    """Risk-set sums of (m, p) coefficient vectors."""
     eta = stratum.x @ coefficients.T
     top = eta.max(axis=0)
-    if not (top - eta.min(axis=0) <= MAX_PREDICTOR_RANGE).all():
-        raise Refusal("predictor-range", f"a linear predictor spans more than {MAX_PREDICTOR_RANGE:g}")
+    inside = np.asarray(top - eta.min(axis=0) <= MAX_PREDICTOR_RANGE)
+    eta[:, ~inside], top[~inside] = 0.0, 0.0
     eta -= top
     event_eta = eta[stratum.died].sum(axis=0)
     risk = np.exp(eta, out=eta)
@@ -139,22 +134,22 @@ def weights(stratum: Stratum, coefficients: FloatArray) -> Weights:
         spared = np.add.reduceat(inverse * stratum.rank[:, None], stratum.first, axis=0)
         weight[stratum.died] -= spared[tie]
     weight *= risk
-    return Weights(event_eta - np.log(denominator).sum(axis=0), risk, weight, inverse)
+    return Weights(event_eta - np.log(denominator).sum(axis=0), risk, weight, inverse, inside)
 
 
-def value_and_gradient(stratum: Stratum, coefficients: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Log-likelihood (m,) and gradient (m, p) at (m, p) coefficient vectors."""
+def value_and_gradient(stratum: Stratum, coefficients: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """Log-likelihood (m,) and gradient (m, p) at (m, p) coefficient vectors, and where they are ``inside`` (m,)."""
     models, width = coefficients.shape
-    loglik, gradient = np.zeros(models), np.zeros((models, width))
+    loglik, gradient, inside = np.zeros(models), np.zeros((models, width)), np.ones(models, dtype=bool)
     if stratum.died.size == 0:
-        return loglik, gradient
+        return loglik, gradient, inside
     step = max(1, STACK_VALUES // max(1, stratum.x.shape[0]))
     for start in range(0, models, step):
         chunk = slice(start, min(start + step, models))
         shared = weights(stratum, coefficients[chunk])
-        loglik[chunk] = shared.loglik
+        loglik[chunk], inside[chunk] = shared.loglik, shared.inside
         gradient[chunk] = stratum.event_sum - shared.weight.T @ stratum.x
-    return loglik, gradient
+    return loglik, gradient, inside
 
 
 def information(stratum: Stratum, coefficients: FloatArray) -> FloatArray:

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ctfed.federation.algorithm import Algorithm
-from ctfed.federation.arrays import FloatArray, IntArray, frozen
+from ctfed.federation.arrays import BoolArray, FloatArray, IntArray, frozen
 from ctfed.federation.codec import digest, register
 from ctfed.federation.cohort import Cohort
-from ctfed.federation.errors import Refusal
 from ctfed.federation.query import Query
 from ctfed.federation.summary import Entry, Layout, Summary, Total
 from ctfed.federation.view import Table, View
-from ctfed.statistics.cox.likelihood import MAX_PREDICTOR_RANGE
 from ctfed.statistics.cox.solver import Derivatives, Oracle
 from ctfed.statistics.cox.stratified import (
     check_ties,
@@ -60,15 +58,14 @@ def _binned(view: View, cohort: Cohort, grid: TimeGrid) -> _Binned:
     return cohort.cached(f"bins:{digest(view)}:{digest(grid)}", build)
 
 
-def _risk(table: Table, coefficients: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _risk(table: Table, coefficients: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """Linear predictor and risk (n, m), both zero where the site declines a coefficient vector; and where it does."""
     eta = table.values @ coefficients.T
-    if eta.size and not np.abs(eta).max() <= LARGEST_PREDICTOR:
-        raise Refusal(
-            "predictor-range",
-            f"a linear predictor exceeds {LARGEST_PREDICTOR:g} in magnitude; standardise the features "
-            f"(limit of stratified risk sets: a range of {MAX_PREDICTOR_RANGE:g})",
-        )
-    return eta, np.exp(eta)
+    declined = np.asarray(np.abs(eta).max(axis=0, initial=0.0) > LARGEST_PREDICTOR)
+    eta[:, declined] = 0.0
+    risk = np.exp(eta)
+    risk[:, declined] = 0.0
+    return eta, risk, declined
 
 
 @register("risk-set-sums")
@@ -77,7 +74,8 @@ class RiskSetSums(Query):
     """Phase one: per time bin, the risk exp(x beta) that leaves in it, the risk that dies in it, and the deaths.
 
     S0 of a bin is the sum over this and all later bins. The total discloses, per coefficient vector and bin, two sums
-    over the patients who leave in that bin; hence the minimum of leavers.
+    over the patients who leave in that bin; hence the minimum of leavers. A site where a linear predictor is too large
+    at a coefficient vector declines it: it adds nothing there, and the total says how many sites did.
 
     Attributes:
         view: rows and features.
@@ -99,13 +97,14 @@ class RiskSetSums(Query):
 
     @property
     def layout(self) -> Layout:
-        """patients (), deaths (T,), event_eta (m,), leaving and dying (T, m), leaving_x and dying_x (h, T, p)."""
+        """patients (), deaths (T,), declined, event_eta (m,), leaving, dying (T, m), leaving_x, dying_x (h, T, p)."""
         models, width = self.coefficients.shape
         bins, count = self.grid.bins, len(self.means)
         scaled = RISK_EXPONENT + feature_exponents(self.view)
         return {
             "patients": Entry(()),
             "deaths": Entry((bins,)),
+            "declined": Entry((models,)),
             "event_eta": Entry((models,)),
             "leaving": Entry((bins, models), RISK_EXPONENT),
             "dying": Entry((bins, models), RISK_EXPONENT),
@@ -116,7 +115,7 @@ class RiskSetSums(Query):
     def answer(self, cohort: Cohort) -> Summary:
         """This site's sums per bin."""
         rows = _binned(self.view, cohort, self.grid)
-        eta, risk = _risk(rows.table, self.coefficients)
+        eta, risk, declined = _risk(rows.table, self.coefficients)
         event = rows.table.event[:, None]
         bins, shape = self.grid.bins, (len(self.means), self.grid.bins, self.view.width)
         leaving_x, dying_x = np.zeros(shape), np.zeros(shape)
@@ -129,6 +128,7 @@ class RiskSetSums(Query):
             {
                 "patients": rows.table.rows,
                 "deaths": rows.sums(event.astype(np.float64), bins)[:, 0],
+                "declined": declined,
                 "event_eta": (eta * event).sum(axis=0),
                 "leaving": rows.sums(risk, bins),
                 "dying": rows.sums(risk * event, bins),
@@ -179,12 +179,46 @@ class PooledGradient(Query):
         """This site's part of the gradient."""
         rows = _binned(self.view, cohort, self.grid)
         x, event = rows.table.values, rows.table.event[:, None]
-        _, risk = _risk(rows.table, self.coefficients)
+        _, risk, _ = _risk(rows.table, self.coefficients)
         weight = risk * (self.seen[rows.bin] - event * self.spared[rows.bin])
         cross = np.zeros((len(self.hessians), x.shape[1], x.shape[1]))
         for position, index in enumerate(self.hessians):
             cross[position] = (x * weight[:, index, None]).T @ x
         return Summary(self.layout, {"gradient": (event - weight).T @ x, "cross": pack_triangles(cross)})
+
+
+@dataclass(frozen=True, eq=False)
+class _PhaseOne:
+    """Phase one's totals at the k coefficient vectors that no site declined.
+
+    Attributes:
+        deaths: (T,) events per bin.
+        at_risk, dying: (T, k) S0 of each bin, and its part that dies in the bin.
+        at_risk_x, dying_x: index among the k -> the same for S1, (T, p), where the Hessian is asked.
+    """
+
+    deaths: IntArray
+    at_risk: FloatArray
+    dying: FloatArray
+    at_risk_x: dict[int, FloatArray]
+    dying_x: dict[int, FloatArray]
+
+    @classmethod
+    def of(cls, total: Total, kept: IntArray, means: tuple[int, ...]) -> _PhaseOne:
+        place = {int(index): position for position, index in enumerate(kept)}
+        asked = [(place[index], position) for position, index in enumerate(means) if index in place]
+        return cls(
+            np.rint(total["deaths"]).astype(np.int64),
+            _from_here_on(total["leaving"][:, kept]),
+            total["dying"][:, kept],
+            {index: _from_here_on(total["leaving_x"][position]) for index, position in asked},
+            {index: total["dying_x"][position] for index, position in asked},
+        )
+
+
+def _from_here_on(leaving: FloatArray) -> FloatArray:
+    """Sums over each bin and all later ones."""
+    return np.asarray(np.cumsum(leaving[::-1], axis=0)[::-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,13 +230,12 @@ class _Denominators:
     value: FloatArray
 
 
-def _denominators(total: Total, ties: str) -> _Denominators:
-    deaths = np.rint(total["deaths"]).astype(np.int64)
-    at_risk = np.cumsum(total["leaving"][::-1], axis=0)[::-1]
+def _denominators(first: _PhaseOne, ties: str) -> _Denominators:
+    deaths = first.deaths
     bins = np.repeat(np.arange(deaths.size), deaths)
     place = np.arange(bins.size) - np.repeat(np.cumsum(deaths) - deaths, deaths)
     rank = place / deaths[bins] if ties == "efron" else np.zeros(bins.size)
-    return _Denominators(bins, rank, at_risk[bins] - rank[:, None] * total["dying"][bins])
+    return _Denominators(bins, rank, first.at_risk[bins] - rank[:, None] * first.dying[bins])
 
 
 def pooled_oracle(view: View, ties: str, grid: TimeGrid) -> Oracle:
@@ -211,26 +244,32 @@ def pooled_oracle(view: View, ties: str, grid: TimeGrid) -> Oracle:
 
     def ask(points: FloatArray, hessians: tuple[int, ...]) -> Algorithm[Derivatives]:
         total: Total = yield RiskSetSums(view, points, grid, hessians)
-        denominators = _denominators(total, ties)
-        inverse = 1.0 / denominators.value
-        per_bin, spared = np.zeros((grid.bins, points.shape[0])), np.zeros((grid.bins, points.shape[0]))
-        np.add.at(per_bin, denominators.bin, inverse)
-        np.add.at(spared, denominators.bin, inverse * denominators.rank[:, None])
-        seen = frozen(np.cumsum(per_bin, axis=0))
-        second: Total = yield PooledGradient(view, points, grid, seen, frozen(spared), hessians)
-        cross = unpack_triangles(second["cross"], view.width)
-        return Derivatives(
-            patients=round(total.number("patients")),
-            events=int(denominators.bin.size),
-            loglik=total["event_eta"] - np.log(denominators.value).sum(axis=0),
-            gradient=second["gradient"],
-            information={
-                index: _varying(cross[position], _between(total, denominators, inverse, position, index))
-                for position, index in enumerate(hessians)
-            },
-        )
+        kept = np.flatnonzero(total["declined"] == 0)
+        first = _PhaseOne.of(total, kept, hessians)
+        loglik, gradient = np.full(points.shape[0], -np.inf), np.zeros(points.shape)
+        information: dict[int, FloatArray] = {}
+        if kept.size:
+            at = _denominators(first, ties)
+            inverse = 1.0 / at.value
+            seen, spared = _weights(at, inverse, grid.bins)
+            asked = tuple(first.at_risk_x)
+            second: Total = yield PooledGradient(view, frozen(points[kept]), grid, seen, spared, asked)
+            loglik[kept] = total["event_eta"][kept] - np.log(at.value).sum(axis=0)
+            gradient[kept] = second["gradient"]
+            for index, cross in zip(asked, unpack_triangles(second["cross"], view.width), strict=True):
+                information[int(kept[index])] = _varying(cross, _between(first, at, inverse, index))
+        patients, events = round(total.number("patients")), int(first.deaths.sum())
+        return Derivatives(patients, events, loglik, gradient, information)
 
     return ask
+
+
+def _weights(at: _Denominators, inverse: FloatArray, bins: int) -> tuple[FloatArray, FloatArray]:
+    """``seen`` and ``spared`` of PooledGradient, (bins, m) each."""
+    per_bin, spared = np.zeros((bins, inverse.shape[1])), np.zeros((bins, inverse.shape[1]))
+    np.add.at(per_bin, at.bin, inverse)
+    np.add.at(spared, at.bin, inverse * at.rank[:, None])
+    return frozen(np.cumsum(per_bin, axis=0)), frozen(spared)
 
 
 def _varying(cross: FloatArray, between: FloatArray) -> FloatArray:
@@ -241,8 +280,8 @@ def _varying(cross: FloatArray, between: FloatArray) -> FloatArray:
     return difference
 
 
-def _between(total: Total, at: _Denominators, inverse: FloatArray, position: int, index: int) -> FloatArray:
+def _between(first: _PhaseOne, at: _Denominators, inverse: FloatArray, index: int) -> FloatArray:
     """Sum over events of z z', z the mean covariate vector of the event's risk set."""
-    sums = np.cumsum(total["leaving_x"][position][::-1], axis=0)[::-1]
-    means = (sums[at.bin] - at.rank[:, None] * total["dying_x"][position][at.bin]) * inverse[:, index, None]
+    means = first.at_risk_x[index][at.bin] - at.rank[:, None] * first.dying_x[index][at.bin]
+    means *= inverse[:, index, None]
     return np.asarray(means.T @ means)

@@ -22,6 +22,8 @@ from ctfed.statistics.cox.penalty import PenaltyStack, minimise_quadratic
 ARMIJO = 1e-4
 ROUNDING = 1e-13  # relative noise of a summed log-likelihood: steps below it are not judged by their decrease
 LONGEST_STEP = 10.0  # of any coefficient in one step, per standard deviation of its feature
+MOST_DECLINED = 20  # steps that sites may decline before a fit stops: its optimum lies beyond what they answer
+DECLINED_STEP = 0.3  # share of a declined step that is tried next
 RUNAWAY = 30.0  # coefficient per standard deviation at which a fit stops: no data support it, separation produces it
 
 
@@ -31,9 +33,9 @@ class Derivatives:
 
     Attributes:
         patients, events: of the view, over all sites.
-        loglik: (m,).
+        loglik: (m,); -inf at points that a site declined, because they spread its linear predictors too widely.
         gradient: (m, p) of the log-likelihood.
-        information: point index -> (p, p) negative Hessian, for the points asked.
+        information: point index -> (p, p) negative Hessian, for the points asked and not declined.
     """
 
     patients: int
@@ -79,6 +81,7 @@ class Solution:
         exact: (K,) whether ``information`` was evaluated at ``beta`` itself.
         converged: (K,).
         runaway: (K, p) coefficients beyond any that data could support, where a fit was stopped.
+        declined: (K,) whether the fit was stopped because sites declined step after step.
         unit: (p,) spread of each feature within risk sets, as a power of two; 1 where no Hessian was asked.
         patients, events: of the view.
         rounds: evaluations used.
@@ -91,6 +94,7 @@ class Solution:
     exact: BoolArray
     converged: BoolArray
     runaway: BoolArray
+    declined: BoolArray
     unit: FloatArray
     patients: int
     events: int
@@ -112,6 +116,7 @@ class _State:
         self.direction = np.zeros((fits, width))
         self.slope = np.zeros(fits)
         self.step = np.ones(fits)
+        self.declines = np.zeros(fits, dtype=np.int64)
         self.running = np.ones(fits, dtype=bool)
         self.updated = np.zeros(fits, dtype=bool)
         self.unit = np.ones(width)
@@ -124,14 +129,14 @@ class _State:
         """(K, p) coefficients that separation is driving to infinity."""
         return np.asarray(np.abs(self.beta) * self.unit > RUNAWAY)
 
-    def begin(self, found: Derivatives, asked: tuple[int, ...]) -> None:
+    def begin(self, found: Derivatives) -> None:
         """Scales, from the first round: where no Hessian is asked, features count as standardised.
 
         Units are powers of two, so that standardised features (spread about 1) are judged exactly as they are.
         """
         share = max(found.events, 1) / found.patients
-        if asked:
-            diagonal = np.diag(found.information[asked[0]]) / max(found.events, 1)
+        for information in list(found.information.values())[:1]:
+            diagonal = np.diag(information) / max(found.events, 1)
             self.unit = np.exp2(np.rint(0.5 * np.log2(np.where(diagonal > 0, diagonal, 1.0))))
         self.curvature[:] = np.diag(share * self.unit**2)
 
@@ -144,21 +149,20 @@ def minimise(oracle: Oracle, penalty: PenaltyStack, start: FloatArray, settings:
     anchors: list[tuple[FloatArray, FloatArray]] = []
     while True:
         rows = np.flatnonzero(state.running)
-        points, where = np.unique(state.trial()[rows], axis=0, return_inverse=True)
-        where = where.reshape(-1)
+        points, where = _distinct(state.trial()[rows])
         asked = _choose_anchors(points, anchors, state.unit, settings)
         found = yield from oracle(points, asked)
         rounds += 1
         if rounds == 1:
             scale = 1.0 / found.patients
-            state.begin(found, asked)
-        new = [(points[i], found.information[i] * scale) for i in asked]
+            state.begin(found)
+        new = [(points[i], matrix * scale) for i, matrix in found.information.items()]
         anchors = (anchors + new)[-64:]
         accepted = _accept(state, rows, -found.loglik[where] * scale, -found.gradient[where] * scale)
         _update_curvature(state, rows, accepted, points, where, found, scale, anchors, settings)
         residual = state.penalty.residual(state.gradient, state.beta, state.unit)
         state.running &= ~((residual <= settings.tolerance) & np.isfinite(state.loss))
-        state.running &= ~state.runaway().any(axis=1)
+        state.running &= ~state.runaway().any(axis=1) & (state.declines < MOST_DECLINED)
         if not state.running.any() or rounds >= settings.max_rounds:
             break
         _directions(state, np.flatnonzero(state.updated & state.running))
@@ -171,11 +175,20 @@ def minimise(oracle: Oracle, penalty: PenaltyStack, start: FloatArray, settings:
         state.exact,
         residual <= settings.tolerance,
         state.runaway(),
+        state.declines >= MOST_DECLINED,
         state.unit,
         found.patients,
         found.events,
         rounds,
     )
+
+
+def _distinct(points: FloatArray) -> tuple[FloatArray, IntArray]:
+    """The distinct rows, and where each row is among them."""
+    if points.shape[1] == 0:  # all rows of no columns are equal; NumPy does not say so
+        return points[:1], np.zeros(points.shape[0], dtype=np.int64)
+    distinct, where = np.unique(points, axis=0, return_inverse=True)
+    return distinct, where.reshape(-1)
 
 
 def _choose_anchors(
@@ -211,6 +224,10 @@ def _accept(state: _State, rows: IntArray, loss: FloatArray, gradient: FloatArra
     with np.errstate(divide="ignore", invalid="ignore"):
         shorter = -slope * step / (2 * ((penalised - before) / step - slope))
     factor = np.where(np.isfinite(shorter), np.clip(shorter / step, 0.1, 0.5), 0.1)
+    declined = np.isinf(loss)
+    factor[declined] = DECLINED_STEP
+    state.declines[rows[declined]] += 1
+    state.beta[rows[first & declined]] = 0.0  # a warm start out of range is dropped
     state.step[rows[~good]] = (step * factor)[~good]
     state.updated[:] = False
     chosen = rows[good]

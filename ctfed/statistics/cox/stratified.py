@@ -25,7 +25,8 @@ class CoxDerivatives(Query):
     """Log-likelihood, gradient and negative Hessian of the stratified partial likelihood, at many points at once.
 
     The total discloses 1 + p numbers per coefficient vector and p (p + 1) / 2 per Hessian, summed over all patients of
-    all sites. No event time leaves a site.
+    all sites. No event time leaves a site. A site whose linear predictors span too wide a range at a coefficient vector
+    declines it: it adds nothing there, and the total says how many sites did.
 
     Attributes:
         view: rows and features.
@@ -48,11 +49,12 @@ class CoxDerivatives(Query):
 
     @property
     def layout(self) -> Layout:
-        """patients (), events (), loglik (m,), gradient (m, p), hessian (h, p (p + 1) / 2): upper triangles."""
+        """patients (), events (), declined and loglik (m,), gradient (m, p), hessian (h, p (p + 1) / 2): triangles."""
         models, width = self.coefficients.shape
         return {
             "patients": Entry(()),
             "events": Entry(()),
+            "declined": Entry((models,)),
             "loglik": Entry((models,)),
             "gradient": Entry((models, width), feature_exponents(self.view)),
             "hessian": Entry((len(self.hessians), triangle_size(width)), triangle_exponents(self.view)),
@@ -62,19 +64,23 @@ class CoxDerivatives(Query):
         """Sums over this site's strata."""
         design = site_strata(self.view, cohort, self.ties)
         models, width = self.coefficients.shape
-        loglik, gradient = np.zeros(models), np.zeros((models, width))
+        loglik, gradient, inside = np.zeros(models), np.zeros((models, width)), np.ones(models, dtype=bool)
         hessian = np.zeros((len(self.hessians), width, width))
         for stratum in design:
-            value, slope = value_and_gradient(stratum, self.coefficients)
+            value, slope, within = value_and_gradient(stratum, self.coefficients)
             loglik += value
             gradient += slope
+            inside &= within
             for position, index in enumerate(self.hessians):
-                hessian[position] += information(stratum, self.coefficients[index])
+                if inside[index]:
+                    hessian[position] += information(stratum, self.coefficients[index])
+        loglik[~inside], gradient[~inside], hessian[~inside[list(self.hessians)]] = 0.0, 0.0, 0.0
         return Summary(
             self.layout,
             {
                 "patients": sum(stratum.x.shape[0] for stratum in design),
                 "events": sum(stratum.died.size for stratum in design),
+                "declined": ~inside,
                 "loglik": loglik,
                 "gradient": gradient,
                 "hessian": pack_triangles(hessian),
@@ -148,13 +154,14 @@ def stratified_oracle(view: View, ties: str) -> Oracle:
 
     def ask(points: FloatArray, hessians: tuple[int, ...]) -> Algorithm[Derivatives]:
         total: Total = yield CoxDerivatives(view, points, hessians, ties)
-        matrices = unpack_triangles(total["hessian"], view.width)
+        matrices = zip(hessians, unpack_triangles(total["hessian"], view.width), strict=True)
+        declined = total["declined"] > 0
         return Derivatives(
             patients=round(total.number("patients")),
             events=round(total.number("events")),
-            loglik=total["loglik"],
+            loglik=np.where(declined, -np.inf, total["loglik"]),
             gradient=total["gradient"],
-            information=dict(zip(hessians, matrices, strict=True)),
+            information={index: matrix for index, matrix in matrices if not declined[index]},
         )
 
     return ask
