@@ -25,6 +25,7 @@ from flwr.app import Context
 
 from ctfed.federation.cohort import Cohort
 from ctfed.federation.errors import CtfedError
+from ctfed.federation.guard import Guard
 from ctfed.federation.responder import Responder
 from ctfed.federation.wire import Answer, Question
 
@@ -112,14 +113,17 @@ def set_responder_factory(factory: SeatFactory | None) -> None:
     _seats.forget(None)
 
 
-def seats_of_cohorts(cohorts: Mapping[str, Cohort]) -> SeatFactory:
-    """A factory for nodes whose configuration has the key 'site': each answers from the cohort of that name."""
+def seats_of_cohorts(cohorts: Mapping[str, Cohort], guards: Mapping[str, Guard] | None = None) -> SeatFactory:
+    """A factory for nodes whose configuration has the key 'site': each answers from the cohort of that name.
+
+    With ``guards`` (one per site) every answer is masked; without, the server sees each site's sums.
+    """
 
     def factory(config: NodeConfig) -> Seat:
         site = str(config.get("site", ""))
         if site not in cohorts:
             raise CtfedError(f"the node's configuration names site {site!r}; known are {sorted(cohorts)}")
-        return Seat(site, lambda: _responder(cohorts[site]))
+        return Seat(site, lambda: _responder(cohorts[site], guards[site] if guards is not None else None))
 
     return factory
 
@@ -183,9 +187,9 @@ def simulated_cohorts(site_files: tuple[str, ...], study_file: str) -> tuple[tup
     return cohorts, tuple(note for item in loaded for note in (*item.notes, *item.warnings))
 
 
-def _responder(cohort: Cohort) -> Responder:
+def _responder(cohort: Cohort, guard: Guard | None = None) -> Responder:
     register_queries()
-    return Responder(cohort)
+    return Responder(cohort, guard)
 
 
 @cache

@@ -65,12 +65,16 @@ class Journal:
         """
         self.path = path
         self.rounds: list[RoundRecord] = []
+        self.assembly: Mapping[str, Any] | None = None
         self._limbs: list[IntArray] = []
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = _complete_lines(path)
         if lines:
             self.run = self._check_header(lines[0], header)
-            for number, line in enumerate(lines[1:]):
+            rounds = lines[1:]
+            if rounds and "assembly" in rounds[0]:
+                self.assembly = rounds.pop(0)["assembly"]
+            for number, line in enumerate(rounds):
                 self._load(number, line)
         else:
             self.run = secrets.token_hex(8)
@@ -91,11 +95,22 @@ class Journal:
             raw = base64.b64decode(line["limbs"], validate=True)
             record = RoundRecord(**{key: line[key] for key in RoundRecord.__dataclass_fields__})
         except (KeyError, ValueError, TypeError) as error:
-            raise JournalError(f"{self.path}: line {number + 2} is not a round ({error})") from error
+            raise JournalError(f"{self.path}: round {number + 1} is not a round ({error})") from error
         if record.number != number or hashlib.sha256(raw).hexdigest() != line.get("sha256"):
-            raise JournalError(f"{self.path}: line {number + 2} is damaged; restore the file or begin anew")
+            raise JournalError(f"{self.path}: round {number + 1} is damaged; restore the file or begin anew")
         self.rounds.append(record)
         self._limbs.append(np.frombuffer(raw, dtype="<i8").astype(np.int64))
+
+    def begin(self, assembly: Mapping[str, Any]) -> None:
+        """Keep what the sites have agreed on, before the first round.
+
+        Raises:
+            JournalError: when a round was recorded without it.
+        """
+        if self.rounds or self.assembly is not None:
+            raise JournalError(f"{self.path}: this journal has begun already; choose another output folder")
+        self._append({"assembly": assembly})
+        self.assembly = assembly
 
     def replay(self, number: int, bundle: str) -> IntArray | None:
         """The recorded limbs of a round, or None when it was not asked yet.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 
 from ctfed import __version__
 from ctfed.federation.arrays import FloatArray
-from ctfed.federation.responder import MASKED
 from ctfed.statistics.cox import CoxFit
 from ctfed.study import Study
 from server.evaluation import curves_mapping, discrimination_mapping
@@ -31,6 +30,8 @@ class RunFacts:
         seconds: wall time of this (last) run.
         started: ISO time.
         rounds: the journal's records.
+        masked: whether the sites masked their answers.
+        left_out: split -> sites below their own minimum, which sent zeros to its totals.
     """
 
     runner: str
@@ -39,6 +40,8 @@ class RunFacts:
     seconds: float
     started: str
     rounds: tuple[RoundRecord, ...]
+    masked: bool = False
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def results_of(result: StudyResult, facts: RunFacts) -> dict[str, Any]:
@@ -52,7 +55,11 @@ def results_of(result: StudyResult, facts: RunFacts) -> dict[str, Any]:
             "endpoint": {"name": study.endpoint.name, "time_unit": study.endpoint.time_unit},
         },
         "run": _run(facts),
-        "sites": {"names": list(facts.sites), "count": len(facts.sites), "notes": list(facts.notes)},
+        "sites": {
+            "names": list(facts.sites),
+            "count": len(facts.sites),
+            "notes": [*facts.notes, *_left_out(facts)],
+        },
         "cohort": _cohort(result),
         "tuning": _tuning(result),
         "model": _model(result),
@@ -76,11 +83,19 @@ def results_of(result: StudyResult, facts: RunFacts) -> dict[str, Any]:
     }
 
 
+def _left_out(facts: RunFacts) -> list[str]:
+    return [
+        f"below their own minimum, so left out of every total over the {split} split: {', '.join(sites)}"
+        for split, sites in facts.left_out.items()
+        if sites
+    ]
+
+
 def _run(facts: RunFacts) -> dict[str, Any]:
     return {
         "ctfed_version": __version__,
         "runner": facts.runner,
-        "masked": MASKED,
+        "masked": facts.masked,
         "seconds": round(facts.seconds, 2),
         "rounds": len(facts.rounds),
         "bytes_up_per_site": sum(record.bytes_up for record in facts.rounds),

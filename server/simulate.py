@@ -6,21 +6,32 @@ same objects to Flower's own simulation engine, which starts a SuperLink and Ray
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from ctfed import node
 from ctfed.federation.client_app import app as client_app
+from ctfed.federation.cohort import Cohort
 from ctfed.federation.errors import CtfedError
 from ctfed.federation.flower.bundle import build_bundle
 from ctfed.federation.flower.control import ControlClient
 from ctfed.federation.flower.grid import Fault, InProcessGrid, run_server_app
 from ctfed.federation.flower.processes import Child, child_environment, free_port
+from ctfed.federation.gate import StudyGate
+from ctfed.federation.guard import Approval, Guard
+from ctfed.federation.ledger import Ledger
+from ctfed.federation.masking import make_mask_key, read_mask_key
+from ctfed.federation.policy import Policy
+from ctfed.federation.roster import Roster
+from ctfed.study import Study, load_study
 from server import app as server_app
+from server.assembly import FEWEST_SITES
 from server.deploy import await_health, follow, superlink_program
 from server.transport import FlowerTransport
 
@@ -34,9 +45,13 @@ def simulate(
     *,
     runner: Literal["in-process", "ray"] = "in-process",
     faults: Sequence[Fault] = (),
+    masked: bool | None = None,
+    policy: Policy | None = None,
     tell: Tell = print,
 ) -> None:
     """Run a study over the sites of these site files and leave its results in ``out``.
+
+    Each simulated site keeps its keys and its ledger in ``out/sites``.
 
     Args:
         study: the study's file.
@@ -44,33 +59,66 @@ def simulate(
         out: folder of the journal and the results.
         runner: 'in-process', or 'ray' for Flower's own simulation.
         faults: what goes wrong, for the in-process runner.
+        masked: whether sites mask their answers; None (default) does it in process from three sites on.
+        policy: the limits of every simulated site; None takes the defaults.
         tell: receives the lines of progress.
 
     Raises:
         CtfedError: in words; what was journalled is kept.
     """
     if runner == "ray":
+        if masked:
+            raise CtfedError("Flower's own simulation runs without masks; leave out --runner ray")
         _simulate_with_ray(study, sites, out, tell)
-    else:
-        _simulate_in_process(study, sites, out, faults, tell)
-
-
-def _simulate_in_process(study: Path, sites: Sequence[Path], out: Path, faults: Sequence[Fault], tell: Tell) -> None:
-    from server.study_run import run_study
-
+        return
     cohorts, notes = node.simulated_cohorts(tuple(map(str, sites)), str(study))
     by_name = {cohort.site: cohort for cohort in cohorts}
+    roster, guards = None, None
+    if masked or (masked is None and len(cohorts) >= FEWEST_SITES):
+        roster, guards = simulated_guards(by_name, load_study(study), out / "sites", policy or Policy())
+    _simulate_in_process(study, out, _Simulated(by_name, notes, roster, guards), faults, tell)
+
+
+@dataclass(frozen=True)
+class _Simulated:
+    """The sites of a simulation."""
+
+    cohorts: Mapping[str, Cohort]
+    notes: tuple[str, ...]
+    roster: Roster | None
+    guards: Mapping[str, Guard] | None
+
+
+def simulated_guards(
+    cohorts: Mapping[str, Cohort], study: Study, folder: Path, policy: Policy
+) -> tuple[Roster, dict[str, Guard]]:
+    """Keys and a guard for every simulated site, kept in ``folder/<site>``, and their roster."""
+    for site in cohorts:
+        (folder / site).mkdir(mode=0o700, parents=True, exist_ok=True)
+    roster = Roster({site: make_mask_key(folder / site / "mask.key") for site in cohorts})
+    approval = Approval(study.sha256, roster.digest, study.folds)
+    guards = {}
+    for site in cohorts:
+        key = read_mask_key(folder / site / "mask.key")
+        secret = hashlib.sha256(b"simulated site|" + key.private_bytes_raw()).digest()
+        guards[site] = Guard(key, roster, approval, StudyGate(policy), Ledger(folder / site), secret)
+    return roster, guards
+
+
+def _simulate_in_process(study: Path, out: Path, sites: _Simulated, faults: Sequence[Fault], tell: Tell) -> None:
+    from server.study_run import run_study
+
     grid = InProcessGrid(
         client_app,
-        {name: {"site": name} for name in by_name},
+        {name: {"site": name} for name in sites.cohorts},
         run_config={"study": str(study), "out": str(out), "runner": "in-process"},
         faults=faults,
     )
 
     def run(study: Path, out: Path, transport: FlowerTransport, journal: Path, _: Tell) -> None:
-        run_study(study, out, transport, journal, tell, notes)
+        run_study(study, out, transport, journal, tell, sites.notes, sites.roster)
 
-    node.set_responder_factory(node.seats_of_cohorts(by_name))
+    node.set_responder_factory(node.seats_of_cohorts(sites.cohorts, sites.guards))
     server_app.set_study_runner(run)
     try:
         run_server_app(server_app.app, grid)

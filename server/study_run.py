@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ctfed import __version__
+from ctfed.federation.roster import Roster
 from ctfed.report import write_pooled_report
 from ctfed.study import Study, load_study
+from server.assembly import Agreement, left_out
 from server.conductor import Conductor, Transport
 from server.journal import Journal, RoundRecord
 from server.results import RunFacts, results_of
@@ -25,6 +27,7 @@ def run_study(
     journal_folder: Path,
     tell: Tell = print,
     notes: Sequence[str] = (),
+    roster: Roster | None = None,
 ) -> StudyResult:
     """Run the study at ``study_path`` over all sites of ``transport`` and write its report into ``out``.
 
@@ -35,18 +38,26 @@ def run_study(
         journal_folder: where the journal of totals is kept; one that exists is gone on with.
         tell: receives the lines of progress.
         notes: sentences on how the sites came about, for the report.
+        roster: the sites' public keys; with it every answer is masked, without it this server sees each site's sums.
 
     Raises:
         CtfedError: in words; what was journalled is kept.
     """
     study = load_study(study_path)
     started = time.perf_counter()
-    header = {"study": study.sha256, "sites": list(transport.sites), "ctfed": __version__}
+    header = {
+        "study": study.sha256,
+        "sites": list(transport.sites),
+        "roster": None if roster is None else roster.digest,
+        "ctfed": __version__,
+    }
     journal = Journal(journal_folder / "journal.jsonl", header)
     if journal.rounds:
         tell(f"going on after round {len(journal.rounds)} of {journal.path}")
-    tell(f"study {study.name} ({study.sha256[:12]}) with {len(transport.sites)} sites, unmasked: {UNMASKED}")
-    conductor = Conductor(transport, journal, _reporter(tell))
+    how = UNMASKED if roster is None else MASKED
+    tell(f"study {study.name} ({study.sha256[:12]}) with {len(transport.sites)} sites, {how}")
+    agreement = None if roster is None else Agreement(study.sha256, roster.digest, study.folds)
+    conductor = Conductor(transport, journal, _reporter(tell), agreement=agreement, tell=tell)
     result = conductor.run(study_algorithm(study))
     facts = RunFacts(
         runner=transport.runner,
@@ -55,6 +66,8 @@ def run_study(
         seconds=time.perf_counter() - started,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         rounds=tuple(journal.rounds),
+        masked=conductor.assembly is not None,
+        left_out={} if conductor.assembly is None else left_out(conductor.assembly.session),
     )
     page = write_pooled_report(results_of(result, facts), out)
     tell(_headline(study, result, facts))
@@ -62,7 +75,8 @@ def run_study(
     return result
 
 
-UNMASKED = "this server can see each site's sums; use it for simulations until secure summation is switched on"
+MASKED = "masked: this server learns the totals of all sites alone"
+UNMASKED = "unmasked: this server can see each site's sums; for simulations and data that may be shared"
 
 
 def _reporter(tell: Tell) -> Callable[[RoundRecord, bool], None]:

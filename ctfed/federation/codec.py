@@ -49,6 +49,11 @@ def register(name: str, *, shared: bool = False) -> Callable[[C], C]:
     return add
 
 
+def is_shared(obj: object) -> bool:
+    """Whether an object travels by its digest."""
+    return type(obj) in _shared
+
+
 def wire_name(obj: object) -> str:
     """The registered name of an object's class.
 

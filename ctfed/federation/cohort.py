@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -32,6 +34,7 @@ class Cohort:
         batch: (n,) label of the scanner or centre that harmonization works on.
         split: (n,) 'train' or 'test'.
         fold: (n,) index of the cross-validation fold, assigned by the site; -1 for test rows.
+        pseudonym: (n,) label by which the site, and nobody else, knows a patient again in another table.
     """
 
     site: str
@@ -42,6 +45,7 @@ class Cohort:
     batch: Labels
     split: Labels
     fold: IntArray
+    pseudonym: Labels
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -56,8 +60,11 @@ class Cohort:
         batch: npt.ArrayLike | None = None,
         split: npt.ArrayLike | None = None,
         fold: npt.ArrayLike | None = None,
+        pseudonym: npt.ArrayLike | None = None,
     ) -> Cohort:
         """Build a cohort from anything array-like; labels left out default to the site's name, 'train' and fold 0.
+
+        Pseudonyms left out are row numbers, which say nothing about who is who in another table.
 
         Raises:
             CtfedError: when lengths differ, a time is not positive and finite, an event is neither 0 nor 1, or a
@@ -77,6 +84,7 @@ class Cohort:
             batch=np.full(n, site) if batch is None else np.asarray(batch).astype(str),
             split=np.full(n, "train") if split is None else np.asarray(split).astype(str),
             fold=np.zeros(n, dtype=np.int64) if fold is None else np.asarray(fold, dtype=np.int64),
+            pseudonym=np.arange(n).astype(str) if pseudonym is None else np.asarray(pseudonym).astype(str),
         )
         cohort._check()
         return cohort
@@ -84,6 +92,7 @@ class Cohort:
     def _check(self) -> None:
         n = self.patients
         labels = {"event": self.event, "stratum": self.stratum, "batch": self.batch, "split": self.split}
+        labels["pseudonym"] = self.pseudonym
         for name, values in {**self.columns, **labels, "fold": self.fold}.items():
             if values.shape != (n,):
                 raise CtfedError(f"site {self.site!r}: column {name!r} has shape {values.shape}, expected ({n},)")
@@ -97,6 +106,17 @@ class Cohort:
     def patients(self) -> int:
         """Number of patients held by this site, whatever their split."""
         return int(self.time.shape[0])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of everything in it: changes when any value of any patient does."""
+        sha = hashlib.sha256()
+        labels = (self.event, self.stratum, self.batch, self.split, self.fold, self.pseudonym)
+        for name, values in sorted(self.columns.items()):
+            sha.update(f"{name}\0".encode() + values.astype("<f8").tobytes())
+        for label in (self.time, *labels):
+            sha.update(b"\0".join(str(value).encode() for value in label.tolist()) + b"\1")
+        return sha.hexdigest()
 
     def cached(self, key: str, build: Callable[[], T]) -> T:
         """The value under ``key``, built at the first call; the oldest entries make room."""
@@ -118,6 +138,7 @@ class Cohort:
             batch=self.batch[rows],
             split=self.split[rows],
             fold=self.fold[rows],
+            pseudonym=self.pseudonym[rows],
         )
 
 
@@ -141,4 +162,5 @@ def pool(cohorts: Sequence[Cohort], site: str = "pooled") -> Cohort:
         batch=np.concatenate([c.batch for c in cohorts]),
         split=np.concatenate([c.split for c in cohorts]),
         fold=np.concatenate([c.fold for c in cohorts]),
+        pseudonym=np.concatenate([c.pseudonym for c in cohorts]),
     )

@@ -1,29 +1,45 @@
 """Responder: one site's side of every transport. Decode, answer, encode; nothing else leaves a site.
 
-The order of the steps is the seam where the site's gate (before a query is answered), the masks (after the limbs are
-made) and the ledger (before an answer is returned) take their places.
+With a guard the site answers nothing that its gate does not let through, and nothing that is not masked. Without one
+it answers in clear fixed point: for tests, notebooks and simulations on data that may be shared.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
+from ctfed.federation.arrays import IntArray
 from ctfed.federation.bits import one_blas_thread
 from ctfed.federation.codec import digest
 from ctfed.federation.cohort import Cohort
+from ctfed.federation.errors import Refusal
+from ctfed.federation.guard import Guard
+from ctfed.federation.query import Query
+from ctfed.federation.session import Session
 from ctfed.federation.summary import Summary
-from ctfed.federation.view import View
-from ctfed.federation.wire import Answer, Question, decode_question, encode_answer, missing_views
+from ctfed.federation.wire import (
+    Answer,
+    Asked,
+    Invitation,
+    Question,
+    decode_question,
+    encode_answer,
+    encode_census,
+    encode_opening,
+    missing_views,
+    summary_limbs,
+)
 
-MOST_VIEWS = 4096  # held at once; a server names views that were dropped again, and is asked for their bodies
-
-MASKED = False  # answers are sums over one site's patients in clear fixed point until secure summation masks them
+MOST_SHARED = 4096  # objects held at once; a server names those that were dropped again, and is asked for their bodies
 
 
 class Responder:
     """Answers questions from one site's cohort. Keeps views (global parameters) and cached matrices, no more."""
 
-    def __init__(self, cohort: Cohort) -> None:
+    def __init__(self, cohort: Cohort, guard: Guard | None = None) -> None:
         self.cohort = cohort
-        self._views: dict[str, View] = {}
+        self.guard = guard
+        self._shared: dict[str, object] = {}
 
     @property
     def site(self) -> str:
@@ -37,17 +53,54 @@ class Responder:
             MalformedMessage: when the question is not what the wire format allows.
             Refusal: when the site declines; only its rule's name may be told to the server.
         """
-        while len(self._views) > MOST_VIEWS:
-            self._views.pop(next(iter(self._views)))
-        decoded = decode_question(question, self._views)
-        if decoded.missing:
-            return missing_views(question, decoded.missing)
-        answered: dict[str, Summary] = {}
-        summaries = []
+        while len(self._shared) > MOST_SHARED:
+            self._shared.pop(next(iter(self._shared)))
+        decoded = decode_question(question, self._shared)
+        run = decoded.run
+        try:
+            if isinstance(decoded, Invitation | Session):
+                return self._begin(question, decoded)
+            if decoded.missing:
+                return missing_views(question, decoded.missing)
+            return self._round(question, decoded)
+        except Refusal as refusal:
+            if self.guard is not None:
+                number = decoded.round_number if isinstance(decoded, Asked) else None
+                self.guard.ledger.refuse(run, refusal.rule, refusal.sentence, {"round": number})
+            raise
+
+    def _begin(self, question: Question, decoded: Invitation | Session) -> Answer:
+        if self.guard is None:
+            raise Refusal("no-keys", "this site was started without keys and a roster, so it cannot mask its answers")
+        if isinstance(decoded, Invitation):
+            return encode_opening(question, self.guard.open(decoded, self.cohort))
+        return encode_census(question, self.guard.census(decoded, self.cohort))
+
+    def _round(self, question: Question, asked: Asked) -> Answer:
+        if self.guard is None:
+            if asked.assembly is not None:
+                raise Refusal("no-keys", "this site was started without keys and a roster, so it cannot mask")
+            return encode_answer(question, _limbs(asked, self._summaries(asked)))
+        stored = self.guard.replay(asked)
+        if stored is None:
+            spent = self.guard.admit(asked, self.cohort)
+            summaries = self._summaries(asked)
+            stored = self.guard.send(asked, summaries, _limbs(asked, summaries), spent)
+        return encode_answer(question, stored)
+
+    def _summaries(self, asked: Asked) -> list[Summary | None]:
+        """The site's sums, query by query; None where it does not contribute. Equal queries are answered once."""
+        answered: dict[str, Summary | None] = {}
         with one_blas_thread():
-            for query in decoded.queries:
+            for query in asked.queries:
                 key = digest(query)
                 if key not in answered:
-                    answered[key] = query.answer(self.cohort)
-                summaries.append(answered[key])
-        return encode_answer(question, decoded.queries, summaries)
+                    answered[key] = query.answer(self.cohort) if self._contributes(asked, query) else None
+        return [answered[digest(query)] for query in asked.queries]
+
+    def _contributes(self, asked: Asked, query: Query) -> bool:
+        return self.guard is None or self.guard.contributes(asked, query, self.site)
+
+
+def _limbs(asked: Asked, summaries: list[Summary | None]) -> IntArray:
+    return np.concatenate([summary_limbs(*pair) for pair in zip(asked.queries, summaries, strict=True)])

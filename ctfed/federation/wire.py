@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from ctfed.federation.arrays import FloatArray, IntArray
-from ctfed.federation.codec import Decoder, Encoder, canonical_json, digest
+from ctfed.federation.codec import Decoder, Encoder, canonical_json, digest, is_shared
 from ctfed.federation.errors import MalformedMessage
 from ctfed.federation.fixedpoint import from_limbs, to_limbs
 from ctfed.federation.query import Query
+from ctfed.federation.session import Assembly, Opening, SealedCount, Session
 from ctfed.federation.summary import Summary, Total, layout_exponents, layout_size, split_flat
-from ctfed.federation.view import View
 
-FORMAT = 1
+FORMAT = 2
 MAX_HEADER = 64 * 2**20  # characters of JSON
 MAX_QUERIES = 100_000
 
@@ -34,7 +34,7 @@ class Question:
 
     header: str
     values: FloatArray
-    views: frozenset[str] = frozenset()  # digests of the views it names; told to nobody
+    views: frozenset[str] = frozenset()  # digests of the shared objects (views) it names; told to nobody
 
     @cached_property
     def digest(self) -> str:
@@ -65,13 +65,26 @@ def bundle_digest(queries: Sequence[Query]) -> str:
     return hashlib.sha256("".join(digest(query) for query in queries).encode()).hexdigest()
 
 
-def encode_question(run: str, round_number: int, queries: Sequence[Query], known: frozenset[str]) -> Question:
-    """Pack queries for a site that already holds the shared objects (views) whose digests are in ``known``."""
+def encode_question(
+    run: str, round_number: int, queries: Sequence[Query], known: frozenset[str], assembly: Assembly | None = None
+) -> Question:
+    """Pack queries for a site that already holds the shared objects whose digests are in ``known``.
+
+    Without an ``assembly`` the answers are not masked.
+    """
     encoder = Encoder()
+    session = encoder.encode(assembly)
     asked = [encoder.encode(query) for query in queries]
     bodies = Encoder()
     shared = {key: None if key in known else bodies.body(view) for key, view in sorted(encoder.shared.items())}
-    header = {"ctfed": FORMAT, "run": run, "round": round_number, "shared": shared, "queries": asked}
+    header = {
+        "ctfed": FORMAT,
+        "run": run,
+        "round": round_number,
+        "assembly": session,
+        "shared": shared,
+        "queries": asked,
+    }
     values = np.concatenate([bodies.flat(), encoder.flat()])
     return Question(canonical_json(header), values, frozenset(shared))
 
@@ -83,37 +96,92 @@ def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _parse_header(text: str, what: str, keys: set[str]) -> dict[str, Any]:
+# The keys of the three questions and of the three answers.
+_QUESTIONS = (
+    {"ctfed", "run", "round", "assembly", "shared", "queries"},
+    {"ctfed", "open"},
+    {"ctfed", "census"},
+)
+_ANSWER, _OPENING, _CENSUS = {"question", "missing"}, {"question", "opening"}, {"question", "census"}
+
+
+def _parse_header(text: str, what: str, *keys: set[str]) -> dict[str, Any]:
     if len(text) > MAX_HEADER or not text.isascii():
         raise MalformedMessage(f"the {what} must be ASCII of at most {MAX_HEADER} characters")
     try:
         header = json.loads(text, object_pairs_hook=_table)
     except (ValueError, RecursionError) as error:
         raise MalformedMessage(f"the {what} is not JSON") from error
-    if not isinstance(header, dict) or set(header) != keys:
-        raise MalformedMessage(f"the {what} must have the keys {sorted(keys)}")
+    if not isinstance(header, dict) or set(header) not in keys:
+        raise MalformedMessage(f"the {what} must have the keys {' or '.join(str(sorted(k)) for k in keys)}")
     return header
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """A question as a site understands it. ``missing`` names views that the site must ask for first."""
+class Asked:
+    """A round's question as a site understands it. ``missing`` names shared objects that it must ask for first."""
 
     run: str
     round_number: int
+    assembly: Assembly | None
     queries: tuple[Query, ...]
     missing: tuple[str, ...]
 
 
-def decode_question(question: Question, views: dict[str, View]) -> Decoded:
-    """Check and unpack a question; views that arrive with it are added to ``views``.
+@dataclass(frozen=True)
+class Invitation:
+    """The question that begins a run: which study, with which roster.
+
+    Attributes:
+        run: the server's name for the run.
+        study, roster: their digests (hex).
+    """
+
+    run: str
+    study: str
+    roster: str
+
+
+def encode_invitation(invitation: Invitation) -> Question:
+    """Ask a site for its opening."""
+    body = {"run": invitation.run, "study": invitation.study, "roster": invitation.roster}
+    return Question(canonical_json({"ctfed": FORMAT, "open": body}), np.zeros(0))
+
+
+def encode_session(session: Session) -> Question:
+    """Ask a site for its sealed census."""
+    return Question(canonical_json({"ctfed": FORMAT, "census": Encoder().body(session)}), np.zeros(0))
+
+
+def decode_question(question: Question, shared: dict[str, object]) -> Asked | Invitation | Session:
+    """Check and unpack a question; shared objects that arrive with it are added to ``shared``.
 
     Raises:
         MalformedMessage: for anything that the format does not allow.
     """
-    header = _parse_header(question.header, "question", {"ctfed", "run", "round", "shared", "queries"})
+    header = _parse_header(question.header, "question", *_QUESTIONS)
     if type(header["ctfed"]) is not int or header["ctfed"] != FORMAT:
         raise MalformedMessage(f"the question has format {header['ctfed']!r:.20}, this site understands {FORMAT}")
+    if "queries" in header:
+        return _decode_round(header, question.values, shared)
+    if question.values.size:
+        raise MalformedMessage("a question that begins a run holds no numbers")
+    if "open" in header:
+        return _decode_invitation(header["open"])
+    session = Decoder(question.values).build(header["census"], Session, "census")
+    assert isinstance(session, Session)
+    return session
+
+
+def _decode_invitation(body: Any) -> Invitation:
+    if not isinstance(body, dict) or set(body) != {"run", "study", "roster"}:
+        raise MalformedMessage("an invitation has a run, a study and a roster")
+    if not all(isinstance(value, str) and len(value) <= 200 for value in body.values()):
+        raise MalformedMessage("an invitation's run, study and roster are short texts")
+    return Invitation(body["run"], body["study"], body["roster"])
+
+
+def _decode_round(header: dict[str, Any], values: FloatArray, shared: dict[str, object]) -> Asked:
     run, round_number = header["run"], header["round"]
     if not isinstance(run, str) or len(run) > 200 or type(round_number) is not int or round_number < 0:
         raise MalformedMessage("the question's run must be a short text and its round a number >= 0")
@@ -121,38 +189,84 @@ def decode_question(question: Question, views: dict[str, View]) -> Decoded:
         raise MalformedMessage(f"a question holds 1 to {MAX_QUERIES} queries")
     if not isinstance(header["shared"], dict):
         raise MalformedMessage("the question's shared objects must be a table")
-    decoder = Decoder(question.values)
-    _learn_views(header["shared"], decoder, views)
-    missing = tuple(sorted(key for key in header["shared"] if key not in views))
+    decoder = Decoder(values)
+    _learn_shared(header["shared"], decoder, shared)
+    missing = tuple(sorted(key for key in header["shared"] if key not in shared))
     if missing:
-        return Decoded(run, round_number, (), missing)
-    decoder.share(views)
+        return Asked(run, round_number, None, (), missing)
+    decoder.share(shared)
+    assembly = decoder.decode(header["assembly"], Assembly | None, "assembly")
     queries = tuple(decoder.build(body, Query, f"queries[{index}]") for index, body in enumerate(header["queries"]))
     if not decoder.exhausted:
         raise MalformedMessage("the question holds more numbers than its queries use")
-    return Decoded(run, round_number, queries, ())
+    return Asked(run, round_number, assembly, queries, ())
 
 
-def _learn_views(shared: Mapping[str, Any], decoder: Decoder, views: dict[str, View]) -> None:
-    for key in sorted(shared):
-        if shared[key] is None:
+def _learn_shared(bodies: Mapping[str, Any], decoder: Decoder, shared: dict[str, object]) -> None:
+    for key in sorted(bodies):
+        if bodies[key] is None:
             continue
-        view = decoder.build(shared[key], View, f"shared[{key:.12}]")
-        if digest(view) != key:
-            raise MalformedMessage(f"the view sent as {key:.12} has another digest")
-        views[key] = view
+        item = decoder.build(bodies[key], object, f"shared[{key:.12}]")
+        if not is_shared(item):
+            raise MalformedMessage(f"shared[{key:.12}] is of a kind that does not travel by its digest")
+        if digest(item) != key:
+            raise MalformedMessage(f"the {type(item).__name__} sent as {key:.12} has another digest")
+        shared[key] = item
 
 
-def encode_answer(question: Question, queries: Sequence[Query], summaries: Sequence[Summary]) -> Answer:
-    """One site's summaries as limbs; before each summary stands the number 1 that counts this site as contributor."""
-    header = canonical_json({"question": question.digest, "missing": []})
-    limbs = [_summary_limbs(query, summary) for query, summary in zip(queries, summaries, strict=True)]
-    return Answer(header, np.concatenate(limbs))
+def summary_limbs(query: Query, summary: Summary | None) -> IntArray:
+    """One site's summary as limbs, after the number 1 that counts it as a contributor; None (not one) gives zeros."""
+    if summary is None:
+        return np.zeros(2 * (1 + layout_size(query.layout)), dtype=np.int64)
+    return to_limbs(np.concatenate([[1.0], summary.flat()]), _exponents(query))
 
 
-def _summary_limbs(query: Query, summary: Summary) -> IntArray:
-    flat = np.concatenate([[1.0], summary.flat()])
-    return to_limbs(flat, _exponents(query))
+def encode_answer(question: Question, limbs: IntArray) -> Answer:
+    """A site's limbs, all queries' in their order, as the answer to a round."""
+    return Answer(canonical_json({"question": question.digest, "missing": []}), limbs)
+
+
+def encode_opening(question: Question, opening: Opening) -> Answer:
+    """The answer to an invitation."""
+    header = canonical_json({"question": question.digest, "opening": Encoder().body(opening)})
+    return Answer(header, np.zeros(0, dtype=np.int64))
+
+
+def read_opening(answer: Answer, question: Question) -> Opening:
+    """A site's opening.
+
+    Raises:
+        MalformedMessage: when the answer is not one, or belongs to another question.
+    """
+    opening = _read_body(answer, question, _OPENING, "opening", Opening)
+    assert isinstance(opening, Opening)
+    return opening
+
+
+def encode_census(question: Question, count: SealedCount) -> Answer:
+    """The answer to a session."""
+    header = canonical_json({"question": question.digest, "census": Encoder().body(count)})
+    return Answer(header, np.zeros(0, dtype=np.int64))
+
+
+def read_census(answer: Answer, question: Question) -> SealedCount:
+    """A site's sealed census.
+
+    Raises:
+        MalformedMessage: when the answer is not one, or belongs to another question.
+    """
+    count = _read_body(answer, question, _CENSUS, "census", SealedCount)
+    assert isinstance(count, SealedCount)
+    return count
+
+
+def _read_body(answer: Answer, question: Question, keys: set[str], name: str, expected: type) -> Any:
+    header = _parse_header(answer.header, "answer", keys)
+    if header["question"] != question.digest:
+        raise MalformedMessage("the answer belongs to another question")
+    if answer.limbs.size:
+        raise MalformedMessage(f"an answer with the key {name!r} holds no numbers")
+    return Decoder(np.zeros(0)).build(header[name], expected, name)
 
 
 def _exponents(query: Query) -> IntArray:
@@ -171,7 +285,7 @@ def read_answer(answer: Answer, question: Question, queries: Sequence[Query]) ->
     Raises:
         MalformedMessage: when the answer belongs to another question, or has another size than the layouts say.
     """
-    header = _parse_header(answer.header, "answer", {"question", "missing"})
+    header = _parse_header(answer.header, "answer", _ANSWER)
     if header["question"] != question.digest:
         raise MalformedMessage("the answer belongs to another question")
     missing = header["missing"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from ctfed.federation.errors import CtfedError
 from ctfed.federation.flower.grid import Fault, SimulatedCrash
 from server import study_run
 from server.simulate import simulate
-from server.transport import FlowerTransport, Tell
 
 sys.path.insert(0, str(HERE / "stand_in"))
 import stand_in_study
@@ -31,12 +29,7 @@ def site_files(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture(autouse=True)
 def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(
-        study: Path, out: Path, transport: FlowerTransport, journal: Path, tell: Tell, notes: Sequence[str]
-    ) -> bytes:
-        return stand_in_study.run_study(study, out, transport, journal, tell)
-
-    monkeypatch.setattr(study_run, "run_study", run)
+    monkeypatch.setattr(study_run, "run_study", stand_in_study.run_study)
 
 
 def _totals(out: Path) -> str:

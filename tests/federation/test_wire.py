@@ -27,6 +27,7 @@ from ctfed.federation.wire import (
     encode_question,
     read_answer,
     read_totals,
+    summary_limbs,
 )
 from ctfed.statistics.describe import Counts, Moments
 from ctfed.statistics.impute import CountsBelow, Impute
@@ -153,10 +154,10 @@ def test_an_equal_query_asked_twice_is_computed_once(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     "change",
     [
-        lambda h: h.update(ctfed=2),
+        lambda h: h.update(ctfed=1),
         lambda h: h.update(ctfed=True),
-        lambda h: h.update(ctfed=1.0),
-        lambda h: h.update(ctfed="1"),
+        lambda h: h.update(ctfed=2.0),
+        lambda h: h.update(ctfed="2"),
         lambda h: h.update(ctfed=None),
         lambda h: h.update(run=1),
         lambda h: h.update(run="x" * 201),
@@ -368,5 +369,6 @@ def test_a_summary_holds_what_its_layout_declares() -> None:
 
 def test_an_answer_carries_nothing_but_a_digest_and_sums() -> None:
     asked = question()
-    answer = encode_answer(asked, QUERIES, [query.answer(site(0).cohort) for query in QUERIES])
+    limbs = [summary_limbs(query, query.answer(site(0).cohort)) for query in QUERIES]
+    answer = encode_answer(asked, np.concatenate(limbs))
     assert json.loads(answer.header) == {"question": asked.digest, "missing": []}

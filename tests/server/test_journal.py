@@ -65,7 +65,7 @@ def test_a_changed_total_is_noticed(tmp_path: Path) -> None:
     lines = path.read_text().splitlines()
     lines[2] = lines[2].replace('"limbs":"AQAA', '"limbs":"AgAA')
     path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(JournalError, match="line 3 is damaged"):
+    with pytest.raises(JournalError, match="round 2 is damaged"):
         Journal(path, HEADER)
 
 

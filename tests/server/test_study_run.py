@@ -166,10 +166,11 @@ def test_the_simulation_writes_its_report_and_resumes_to_the_same_bits(
     first = _results(tmp_path)
     assert first["model"]["coefficients"][0]["coef_per_sd"] == result.fit.coefficients[0]
     assert first["sites"]["count"] == 10
-    assert first["run"]["masked"] is False
+    assert first["run"]["masked"] is True
     assert (tmp_path / "report.html").stat().st_size > 10_000
     assert any("round" in line for line in lines)
-    assert any("unmasked" in line for line in lines)
+    assert any("masked: 10 sites have opened the run; 160 training patients" in line for line in lines)
+    assert not any("unmasked" in line for line in lines)
 
     journal = next((tmp_path / "journal").glob("*.jsonl"))
     kept = journal.read_bytes().splitlines(keepends=True)
@@ -178,7 +179,7 @@ def test_the_simulation_writes_its_report_and_resumes_to_the_same_bits(
     again = _results(tmp_path)
     for section in ("model", "tuning", "baseline", "curves", "discrimination", "cohort"):
         assert again[section] == first[section]
-    assert sum("from the journal" in line for line in lines) == len(kept) // 2 - 1
+    assert sum("from the journal" in line for line in lines) == len(kept) // 2 - 2  # header, assembly
 
 
 def _results(folder: Path) -> dict[str, Any]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ctfed.federation import Algorithm, Feature, Total, View
 from ctfed.federation.arrays import frozen
+from ctfed.federation.roster import Roster
 from ctfed.statistics.describe import Moments
+from ctfed.study import load_study
+from server.assembly import Agreement
 from server.conductor import Conductor
 from server.journal import Journal, RoundRecord
 from server.transport import FlowerTransport
@@ -30,15 +33,24 @@ def wandering_moments(rounds: int) -> Algorithm[bytes]:
 
 
 def run_study(
-    study: Path, out: Path, transport: FlowerTransport, journal: Path, tell: Callable[[str], None] = print
+    study: Path,
+    out: Path,
+    transport: FlowerTransport,
+    journal: Path,
+    tell: Callable[[str], None] = print,
+    notes: Sequence[str] = (),
+    roster: Roster | None = None,
 ) -> bytes:
     """As server.study_run.run_study; writes the totals as hexadecimal text."""
+    approved = load_study(study)
+    agreement = None if roster is None else Agreement(approved.sha256, roster.digest, approved.folds)
 
     def progress(record: RoundRecord, replayed: bool) -> None:
         tell(f"round {record.number} {'replayed' if replayed else f'asked in {record.seconds:.3f} s'}")
 
     book = Journal(journal / "journal.jsonl", {"sites": list(transport.sites)})
     rounds = int(os.environ.get("STAND_IN_ROUNDS", "3"))
-    seen = Conductor(transport, book, progress).run(wandering_moments(rounds))
+    conductor = Conductor(transport, book, progress, agreement=agreement, tell=tell)
+    seen = conductor.run(wandering_moments(rounds))
     (out / "totals.txt").write_text(seen.hex(), encoding="utf-8")
     return seen

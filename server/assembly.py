@@ -1,0 +1,124 @@
+"""How a masked run begins: every site opens it, and seals its census for the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from ctfed.federation.codec import Decoder, Encoder
+from ctfed.federation.errors import CtfedError, MalformedMessage
+from ctfed.federation.session import Assembly, Census, Opening, SealedCount, Session, add_census
+from ctfed.federation.wire import (
+    Answer,
+    Invitation,
+    Question,
+    encode_invitation,
+    encode_session,
+    read_census,
+    read_opening,
+)
+
+T = TypeVar("T", Opening, SealedCount)
+
+OPENING_ROUND, CENSUS_ROUND = -2, -1  # what transports call the two exchanges before the first round
+FEWEST_SITES = 3  # with two, each one knows the other's sums
+
+
+class Asking(Protocol):
+    """What is needed of a transport."""
+
+    sites: tuple[str, ...]
+
+    def ask(self, round_number: int, questions: Mapping[str, Question]) -> Mapping[str, Answer]:
+        """The answers of exactly the sites in ``questions``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What the sites have approved, as the server knows it.
+
+    Attributes:
+        study: SHA-256 of the study.
+        roster: digest of the roster of keys.
+        folds: number of cross-validation folds of the study.
+    """
+
+    study: str
+    roster: str
+    folds: int
+
+
+def assemble(transport: Asking, run: str, agreement: Agreement, tell: Callable[[str], None]) -> Assembly:
+    """Open a run with all sites of the transport, in two exchanges.
+
+    Raises:
+        CtfedError: when there are too few sites, or an answer is not what it should be.
+    """
+    if len(transport.sites) < FEWEST_SITES:
+        raise CtfedError(
+            f"secure summation needs at least {FEWEST_SITES} sites, found {len(transport.sites)}: the sum of two tells "
+            "each what the other holds"
+        )
+    asked = encode_invitation(Invitation(run, agreement.study, agreement.roster))
+    answers = transport.ask(OPENING_ROUND, dict.fromkeys(transport.sites, asked))
+    openings = tuple(_named(site, read_opening(answers[site], asked)) for site in sorted(transport.sites))
+    session = Session(run, agreement.study, agreement.roster, openings)
+    asked = encode_session(session)
+    answers = transport.ask(CENSUS_ROUND, dict.fromkeys(transport.sites, asked))
+    counts = tuple(_named(site, read_census(answers[site], asked)) for site in session.sites)
+    assembly = Assembly(session, counts)
+    census = census_of(assembly, agreement.folds)
+    for line in _describe(session, census):
+        tell(line)
+    return assembly
+
+
+def _named(site: str, item: T) -> T:
+    if item.site != site:
+        raise MalformedMessage(f"site {site!r} answered in the name of {item.site!r}")
+    return item
+
+
+def census_of(assembly: Assembly, folds: int) -> Census:
+    """The totals that the sites know, too."""
+    return add_census([count.numbers for count in assembly.counts], folds)
+
+
+def left_out(session: Session) -> dict[str, tuple[str, ...]]:
+    """Split -> the sites that hold too few patients to contribute to it; they send masked zeros."""
+    return {
+        split: tuple(one.site for one in session.openings if split not in one.splits) for split in ("train", "test")
+    }
+
+
+def _describe(session: Session, census: Census) -> list[str]:
+    train, test = census.fold.sum(axis=0), census.test
+    lines = [
+        f"masked: {len(session.sites)} sites have opened the run; {train[0]:.0f} training patients with {train[1]:.0f} "
+        f"events, {test[0]:.0f} test patients with {test[1]:.0f} events"
+    ]
+    for split, sites in left_out(session).items():
+        if sites:
+            lines.append(f"below their own minimum, sending zeros to totals over the {split} split: {', '.join(sites)}")
+    return lines
+
+
+def assembly_body(assembly: Assembly) -> dict[str, Any]:
+    """An assembly as JSON, for the journal."""
+    body: dict[str, Any] = Encoder().body(assembly)
+    return body
+
+
+def read_assembly(body: object) -> Assembly:
+    """An assembly from the journal.
+
+    Raises:
+        MalformedMessage: when it is not one.
+    """
+    assembly = Decoder(np.zeros(0)).build(body, Assembly, "assembly")
+    assert isinstance(assembly, Assembly)
+    return assembly
