@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -173,25 +173,27 @@ def _model(result: StudyResult) -> dict[str, Any]:
         "patients": fit.patients,
         "events": fit.events,
         "loglik": fit.loglik,
-        "coefficients": coefficient_rows(result.study, fit),
-        "unpenalised": None if reference is None else coefficient_rows(result.study, reference),
+        "coefficients": coefficient_rows(result.study, fit, result.robust if fit is result.unpenalised else None),
+        "unpenalised": None if reference is None else coefficient_rows(result.study, reference, result.robust),
         "warnings": warnings,
     }
 
 
-def coefficient_rows(study: Study, fit: CoxFit) -> list[dict[str, Any]]:
-    """One row per feature: its coefficient per original unit and per SD, and what inference there is."""
+def coefficient_rows(study: Study, fit: CoxFit, robust: FloatArray | None) -> list[dict[str, Any]]:
+    """One row per feature: its coefficient per original unit and per SD, and what inference there is.
+
+    Args:
+        study: for the features' labels.
+        fit: the model.
+        robust: (p, p) its sandwich covariance, if it has one.
+    """
     scales = feature_scales(fit.view)
-    intervals = fit.intervals()
     columns: Mapping[str, FloatArray | None] = {
         "coef": fit.coefficients / scales,
         "coef_per_sd": fit.coefficients,
         "hazard_ratio": np.exp(fit.coefficients),
-        "lower": None if intervals is None else np.exp(intervals[:, 0]),
-        "upper": None if intervals is None else np.exp(intervals[:, 1]),
-        "se": fit.standard_errors,
-        "z": fit.z,
-        "p": fit.p_values,
+        **_inference(fit),
+        **{f"robust_{key}": values for key, values in _inference(replace(fit, covariance=robust)).items()},
     }
     return [
         {
@@ -200,3 +202,15 @@ def coefficient_rows(study: Study, fit: CoxFit) -> list[dict[str, Any]]:
         }
         for j, name in enumerate(fit.view.names)
     ]
+
+
+def _inference(fit: CoxFit) -> dict[str, FloatArray | None]:
+    """Wald's limits of the hazard ratios, standard errors and tests from the fit's covariance; None without one."""
+    intervals = fit.intervals()
+    return {
+        "lower": None if intervals is None else np.exp(intervals[:, 0]),
+        "upper": None if intervals is None else np.exp(intervals[:, 1]),
+        "se": fit.standard_errors,
+        "z": fit.z,
+        "p": fit.p_values,
+    }

@@ -10,7 +10,7 @@ from ctfed.federation.algorithm import Algorithm, beside, gather
 from ctfed.federation.arrays import FloatArray
 from ctfed.federation.view import View
 from ctfed.statistics.baseline import Baseline, merged_grid, pooled_baseline
-from ctfed.statistics.cox import CoxFit, ElasticNet, Settings, fit_cox
+from ctfed.statistics.cox import CoxFit, ElasticNet, Settings, fit_cox, robust_covariance
 from ctfed.statistics.describe import Counts, Fitted
 from ctfed.statistics.impute import Imputed, impute
 from ctfed.statistics.standardise import Standardise, Standardised, standardise
@@ -59,6 +59,7 @@ class StudyResult:
         reference: an unpenalised fit of the same view, None when there are too few events for it.
         baseline: the pooled baseline hazard of ``fit``.
         evaluated: discrimination and curves on the test split.
+        robust: (p, p) sandwich covariance of ``unpenalised``; None where there is no such fit or none for it.
     """
 
     study: Study
@@ -69,6 +70,12 @@ class StudyResult:
     reference: CoxFit | None
     baseline: Baseline
     evaluated: Evaluated
+    robust: FloatArray | None
+
+    @property
+    def unpenalised(self) -> CoxFit | None:
+        """The fit that may have standard errors: the reference, or the study's model when it has no penalty."""
+        return _unpenalised(self.fit, self.reference)
 
 
 def study_algorithm(study: Study) -> Algorithm[StudyResult]:
@@ -90,11 +97,13 @@ def study_algorithm(study: Study) -> Algorithm[StudyResult]:
     grid = TimeGrid.regular(study.grid.width, study.grid.end)
     baseline: Baseline
     evaluated: Evaluated
-    baseline, evaluated = yield from beside(
+    robust: FloatArray | None
+    baseline, evaluated, robust = yield from beside(
         pooled_baseline(prepared.view, fit.coefficients, grid, study.evaluation.min_cell, study.evaluation.horizons),
         evaluate(study, prepared.view, fit),
+        _robust(_unpenalised(fit, reference)),
     )
-    return StudyResult(study, tuple(sizes), prepared, tuned, fit, reference, baseline, evaluated)
+    return StudyResult(study, tuple(sizes), prepared, tuned, fit, reference, baseline, evaluated, robust)
 
 
 def _size(view: View) -> Algorithm[SplitSize]:
@@ -142,6 +151,17 @@ def _fit(study: Study, view: View, penalty: ElasticNet, size: SplitSize) -> Algo
         *[fit_cox(view, item, ties=study.model.ties, grid=grid, settings=settings) for item in penalties]
     )
     return fits[0], fits[1] if len(fits) > 1 else None
+
+
+def _unpenalised(fit: CoxFit, reference: CoxFit | None) -> CoxFit | None:
+    return fit if fit.penalty.penalizer == 0 else reference
+
+
+def _robust(fit: CoxFit | None) -> Algorithm[FloatArray | None]:
+    """The sandwich where there is one: with stratified risk sets, beside the inverse information."""
+    if fit is None or fit.covariance is None or fit.risk_sets != "stratified":
+        return None
+    return (yield from robust_covariance(fit))
 
 
 def original_scale(result: StudyResult) -> list[float]:

@@ -68,6 +68,27 @@ class Transform(ABC):
         """The (n, p_out) matrix of the transformed columns."""
 
 
+class LocalTransform(Transform):
+    """A fitted step with parameters that each site works out for itself, from its own rows of the fit's view.
+
+    What a site works out is a function of the global parameters and of its frozen cohort, so it is the same whenever it
+    is asked; it never leaves the site.
+    """
+
+    @property
+    @abstractmethod
+    def fitted_on(self) -> Rows:
+        """The rows from which a site takes its own parameters."""
+
+    @abstractmethod
+    def apply_with(self, table: Table, fitted: Table) -> FloatArray:
+        """The (n, p_out) matrix; ``fitted`` holds this site's rows of the fit, with the same columns as ``table``."""
+
+    def apply(self, table: Table) -> FloatArray:
+        """As if the rows of ``table`` were those of the fit."""
+        return self.apply_with(table, table)
+
+
 class RowFilter(ABC):
     """An eligibility rule on patients, stated in terms of cohort columns."""
 
@@ -89,6 +110,23 @@ class Within(RowFilter):
         """(n,) True where low <= column <= high."""
         values = column(cohort, self.column)
         return np.asarray((values >= self.low) & (values <= self.high))
+
+
+@register("rows")
+@dataclass(frozen=True)
+class Rows:
+    """Which rows of a cohort, as in a View."""
+
+    split: str = "train"
+    fold: int | None = None
+    held_out: bool = False
+    rows: tuple[RowFilter, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"split must be one of {SPLITS}, found {self.split!r}")
+        if self.held_out and self.fold is None:
+            raise ValueError("held_out needs a fold")
 
 
 @register("view", shared=True)
@@ -139,6 +177,15 @@ class View:
         """Number of columns after all transforms."""
         return len(self.features)
 
+    @property
+    def selection(self) -> Rows:
+        """Its rows, without its columns."""
+        return Rows(self.split, self.fold, self.held_out, self.rows)
+
+    def on(self, rows: Rows) -> View:
+        """The same columns and transforms on other rows."""
+        return replace(self, split=rows.split, fold=rows.fold, held_out=rows.held_out, rows=rows.rows)
+
     def then(self, *transforms: Transform) -> View:
         """The same rows, further transformed."""
         return replace(self, transforms=self.transforms + transforms)
@@ -183,8 +230,13 @@ class View:
             cohort.stratum[keep],
             cohort.batch[keep],
         )
-        for transform in self.transforms:
-            table = replace(table, values=transform.apply(table), features=transform.features(table.features))
+        for position, transform in enumerate(self.transforms):
+            if isinstance(transform, LocalTransform):
+                before = replace(self, transforms=self.transforms[:position]).on(transform.fitted_on)
+                values = transform.apply_with(table, before.table(cohort))
+            else:
+                values = transform.apply(table)
+            table = replace(table, values=values, features=transform.features(table.features))
         return table
 
 

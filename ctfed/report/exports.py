@@ -14,7 +14,8 @@ from ctfed.report.reader import Reader
 
 Cell = str | int | float | None
 
-_EFFECTS = ("feature", "coef", "coef_per_sd", "hazard_ratio", "lower", "upper", "se", "z", "p")
+_INFERENCE = ("lower", "upper", "se", "z", "p")
+_EFFECTS = ("feature", "coef", "coef_per_sd", "hazard_ratio", *_INFERENCE, *(f"robust_{name}" for name in _INFERENCE))
 
 
 def json_text(results: Mapping[str, Any]) -> str:

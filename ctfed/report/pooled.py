@@ -10,8 +10,9 @@ It is made from a results mapping, any section of which may be missing or None:
     tuning: folds, score (its name), l1_ratio, best (index of a trial), rule,
         trials [{penalizer, l1_ratio, score, score_se, nonzero (of one fit, or a mean over folds)}]
     model: penalizer, l1_ratio, ties, risk_sets ('stratified' or 'pooled'), kkt_residual, rounds, patients, events,
-        warnings; coefficients and unpenalised [{feature, coef, coef_per_sd, hazard_ratio, lower, upper, se, z, p}],
-        where coef is per unit of the feature and everything else per standard deviation
+        warnings; coefficients and unpenalised [{feature, coef, coef_per_sd, hazard_ratio, lower, upper, se, z, p,
+        robust_lower, robust_upper, robust_se, robust_z, robust_p}], where coef is per unit of the feature and
+        everything else per standard deviation; what is robust comes from the sandwich covariance
     baseline: time, cumulative_hazard, survival: (points,) at the mean of every feature
     curves: groups [{name, patients, events, time, survival, lower, upper: (points,), at_risk [{time, count}]}],
         logrank {chi2, df, p}, hazard_ratio {hr, lower, upper, p}, threshold, split, note

@@ -23,6 +23,15 @@ NO_ERRORS = (
 )
 
 
+ERRORS = "SE from the inverse of the information matrix; 95 % CI, z and p are Wald's."
+ROBUST_ERRORS = (
+    "Robust SE, CI and p from the sandwich estimator of Lin & Wei (products of the patients' score residuals, added "
+    "over patients and sites): they hold also where hazards are not proportional, but need many events, and come out "
+    "too small with few. Where the two kinds differ much, the model misses something."
+)
+NO_ROBUST_ERRORS = "Robust (sandwich) errors are computed for risk sets that are stratified by site alone."
+
+
 def model_blocks(results: Reader) -> tuple[Block, ...]:
     """The fit, its coefficients as tables and as a forest plot ('model': penalizer, l1_ratio, ties, risk_sets,
     kkt_residual, rounds, patients, events, coefficients, unpenalised)."""
@@ -37,21 +46,29 @@ def model_blocks(results: Reader) -> tuple[Block, ...]:
     name = "Elastic-net fit" if penalised else "Cox fit without a penalty"
     basis = (
         "Computed from: gradient and Hessian of each site's partial log-likelihood in the training split, added over "
-        f"sites, until the optimum. SD is that of the training split. {NO_ERRORS if penalised else ''}"
+        "sites, until the optimum. SD is that of the training split."
     )
     blocks.append(_effects_table(f"{name}: coefficients", fitted, not penalised))
-    blocks.append(Prose((basis.strip(),), "basis"))
+    blocks.append(Prose((f"{basis} {NO_ERRORS if penalised else _errors_basis(model, fitted)}",), "basis"))
     blocks.append(_forest(fitted, reference, penalised))
     if reference:
         blocks.append(_effects_table("Unpenalised reference fit: coefficients", reference, True))
-        unpenalised = (
-            "Computed from: the same totals with the penalty set to zero. SE from the inverse of the information "
-            "matrix; 95 % CI and p are Wald's."
-        )
-        blocks.append(Prose((unpenalised,), "basis"))
+        unpenalised = "Computed from: the same totals with the penalty set to zero."
+        blocks.append(Prose((f"{unpenalised} {_errors_basis(model, reference)}",), "basis"))
     elif penalised:
         blocks.append(not_shown("The results hold no unpenalised reference fit, so no intervals can be shown here."))
     return tuple(blocks)
+
+
+def _errors_basis(model: Reader, rows: Sequence[Reader]) -> str:
+    """Where the standard errors of an unpenalised fit come from."""
+    if _has_robust(rows):
+        return f"{ERRORS} {ROBUST_ERRORS}"
+    return f"{ERRORS} {NO_ROBUST_ERRORS}" if model.text("risk_sets") == "pooled" else ERRORS
+
+
+def _has_robust(rows: Sequence[Reader]) -> bool:
+    return any(row.number("robust_se") is not None for row in rows)
 
 
 def _fit(model: Reader) -> Definitions:
@@ -70,11 +87,15 @@ def _fit(model: Reader) -> Definitions:
 
 
 def _effects_table(caption: str, rows: Sequence[Reader], errors: bool) -> Table:
-    """Features by the size of their effect; ``errors`` adds the columns that only an unpenalised fit has."""
+    """Features by the size of their effect; ``errors`` adds the columns that only an unpenalised fit has, and those of
+    its robust errors where there are any."""
+    robust = errors and _has_robust(rows)
     names = ["Coef.", "Coef. per SD", *(["SE per SD"] if errors else []), "HR per SD"]
     columns = [Column("Feature", False), *(Column(name) for name in names)]
     if errors:
         columns += [Column("95 % CI of HR"), Column("z"), Column("p")]
+    if robust:
+        columns += [Column("Robust SE per SD"), Column("Robust 95 % CI of HR"), Column("Robust p")]
     cells = []
     for row in _by_size(rows):
         fixed = [
@@ -88,6 +109,10 @@ def _effects_table(caption: str, rows: Sequence[Reader], errors: bool) -> Table:
         if errors:
             fixed.append(say.interval(row.number("lower"), row.number("upper"), 2))
             fixed += [say.fixed(row.number("z"), 2), say.p_value(row.number("p"))]
+        if robust:
+            fixed.append(say.fixed(row.number("robust_se")))
+            fixed.append(say.interval(row.number("robust_lower"), row.number("robust_upper"), 2))
+            fixed.append(say.p_value(row.number("robust_p")))
         cells.append(tuple(fixed))
     zeros = sum(row.number("coef_per_sd") == 0 for row in rows)
     note = "Coef. is per unit of the feature; HR is the hazard ratio."

@@ -8,7 +8,8 @@ import pytest
 
 
 def _coefficient(feature: str, coef_per_sd: float, ratio: float, **inference: float) -> dict[str, Any]:
-    nothing = dict.fromkeys(("lower", "upper", "se", "z", "p"))
+    names = ("lower", "upper", "se", "z", "p")
+    nothing = dict.fromkeys([*names, *(f"robust_{name}" for name in names)])
     return {"feature": feature, "coef": coef_per_sd / 8, "coef_per_sd": coef_per_sd, "hazard_ratio": ratio} | (
         nothing | inference
     )
@@ -82,8 +83,36 @@ def results() -> dict[str, Any]:
             "events": 115,
             "coefficients": [_coefficient("age", 0.0, 1.0), _coefficient("sex", -0.24, 0.787)],
             "unpenalised": [
-                _coefficient("age", 0.1, 1.105, lower=0.9, upper=1.36, se=0.105, z=0.95, p=0.342),
-                _coefficient("sex", -0.36, 0.698, lower=0.57, upper=0.86, se=0.105, z=-3.43, p=0.0006),
+                _coefficient(
+                    "age",
+                    0.1,
+                    1.105,
+                    lower=0.9,
+                    upper=1.36,
+                    se=0.105,
+                    z=0.95,
+                    p=0.342,
+                    robust_lower=0.88,
+                    robust_upper=1.38,
+                    robust_se=0.114,
+                    robust_z=0.88,
+                    robust_p=0.38,
+                ),
+                _coefficient(
+                    "sex",
+                    -0.36,
+                    0.698,
+                    lower=0.57,
+                    upper=0.86,
+                    se=0.105,
+                    z=-3.43,
+                    p=0.0006,
+                    robust_lower=0.58,
+                    robust_upper=0.84,
+                    robust_se=0.096,
+                    robust_z=-3.75,
+                    robust_p=0.0002,
+                ),
             ],
             "warnings": [],
         },

@@ -191,6 +191,19 @@ def test_a_penalised_fit_has_no_standard_errors_and_says_why(results: dict[str, 
     assert "A penalised fit" not in page_of(only(results, "model"), tmp_path).text
 
 
+def test_robust_errors_stand_beside_the_others_where_there_are_any(results: dict[str, Any], tmp_path: Path) -> None:
+    text = page_of(only(results, "model"), tmp_path).text
+    assert "Robust SE per SD" in text
+    assert "0.58 to 0.84" in text
+    assert "sandwich estimator of Lin & Wei" in text
+    for row in results["model"]["unpenalised"]:
+        row.update({key: None for key in row if key.startswith("robust_")})
+    results["model"]["risk_sets"] = "pooled"
+    text = page_of(only(results, "model"), tmp_path).text
+    assert "Robust SE" not in text
+    assert "Robust (sandwich) errors are computed for risk sets that are stratified by site alone." in text
+
+
 def test_performance_in_the_training_split_is_called_optimistic(results: dict[str, Any], tmp_path: Path) -> None:
     assert "optimistic" not in page_of(only(results, "discrimination"), tmp_path).text
     results["discrimination"]["split"] = "train"

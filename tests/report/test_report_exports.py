@@ -29,6 +29,9 @@ def test_coefficients_hold_both_fits(results: dict[str, Any]) -> None:
     assert float(rows[1]["coef"]) == results["model"]["coefficients"][1]["coef"]
     assert rows[1]["se"] == rows[1]["p"] == ""
     assert float(rows[3]["p"]) == 0.0006
+    assert rows[1]["robust_se"] == rows[1]["robust_p"] == ""
+    assert [float(row["robust_se"]) for row in rows[2:]] == [0.114, 0.096]
+    assert float(rows[3]["robust_upper"]) == 0.84
 
 
 def test_tuning_marks_the_chosen_trial(results: dict[str, Any]) -> None:

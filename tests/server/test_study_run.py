@@ -70,6 +70,7 @@ def test_regrouped_over_sites_the_study_gives_the_same_numbers(
         assert oracle.tuned.best == result.tuned.best
         np.testing.assert_allclose(oracle.tuned.scores, result.tuned.scores, atol=1e-12)
         np.testing.assert_allclose(oracle.fit.coefficients, result.fit.coefficients, atol=1e-10)
+        np.testing.assert_allclose(oracle.robust, result.robust, atol=1e-10)
         assert (oracle.fit.coefficients == 0).tolist() == (result.fit.coefficients == 0).tolist()
         np.testing.assert_allclose(oracle.baseline.cumulative_hazard, result.baseline.cumulative_hazard, atol=1e-10)
         assert oracle.evaluated.within == result.evaluated.within
@@ -84,6 +85,40 @@ def test_the_reference_fit_equals_lifelines_with_strata(rows: pd.DataFrame, resu
     )
     np.testing.assert_allclose(result.reference.coefficients, fitter.params_, atol=1e-6)
     np.testing.assert_allclose(result.reference.standard_errors, fitter.standard_errors_, atol=1e-6)
+
+
+def test_the_robust_errors_of_the_reference_are_those_of_the_plain_score_residuals(
+    rows: pd.DataFrame, result: StudyResult
+) -> None:
+    """The sandwich, from every event's risk set in turn; lifelines' is near, it takes tied patients in turn."""
+    assert result.reference is not None
+    assert result.reference.covariance is not None
+    assert result.robust is not None
+    train = rows[rows.train].drop(columns="train")
+    names = list(result.fit.view.names)
+    products = np.zeros(result.robust.shape)
+    for _, stratum in train.groupby("site"):
+        x, time, event = stratum[names].to_numpy(), stratum.time.to_numpy(), stratum.event.to_numpy()
+        risk, residuals = np.exp(x @ result.reference.coefficients), np.zeros(x.shape)
+        for t in np.unique(time[event]):
+            dead, at_risk = (time == t) & event, time >= t
+            d = int(dead.sum())
+            for rank in range(d):
+                weight = risk * (at_risk - rank / d * dead)
+                apart = x - weight @ x / weight.sum()
+                residuals += (dead / d - weight / weight.sum())[:, None] * apart
+        products += residuals.T @ residuals
+    sandwich = result.reference.covariance @ products @ result.reference.covariance
+    np.testing.assert_allclose(result.robust, sandwich, rtol=0, atol=1e-10)
+    fitter = CoxPHFitter().fit(train, "time", "event", strata=["site"], robust=True)
+    np.testing.assert_allclose(np.sqrt(np.diag(result.robust)), fitter.standard_errors_, rtol=0.01)
+
+
+def test_the_robust_errors_cost_no_round(study: Study, cohorts: tuple[Cohort, ...]) -> None:
+    traffic = Traffic()
+    run_pooled(study_algorithm(study), cohorts, traffic)
+    (together,) = [kinds for kinds in traffic.kinds if "cox-score-products" in kinds]
+    assert set(together) > {"cox-score-products", "within-site-pairs"}
 
 
 def test_the_model_satisfies_the_optimality_conditions_of_its_objective(
@@ -205,5 +240,6 @@ def test_other_choices_of_the_study_run(
     assert found.fit.converged
     assert found.fit.risk_sets == word
     assert found.evaluated.within.value is not None
+    assert (found.robust is None) == (found.fit.risk_sets == "pooled" or found.reference.covariance is None)
     kinds = {kind for bundle in traffic.kinds for kind in bundle}
     assert ("pooled-gradient" in kinds) == (word == "pooled")

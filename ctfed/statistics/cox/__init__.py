@@ -2,6 +2,16 @@
 
 from ctfed.statistics.cox.fit import CoxFit, cox_path, fit_cox, fit_cox_stack, penalizer_path
 from ctfed.statistics.cox.penalty import ElasticNet
+from ctfed.statistics.cox.robust import robust_covariance
 from ctfed.statistics.cox.solver import Settings
 
-__all__ = ["CoxFit", "ElasticNet", "Settings", "cox_path", "fit_cox", "fit_cox_stack", "penalizer_path"]
+__all__ = [
+    "CoxFit",
+    "ElasticNet",
+    "Settings",
+    "cox_path",
+    "fit_cox",
+    "fit_cox_stack",
+    "penalizer_path",
+    "robust_covariance",
+]

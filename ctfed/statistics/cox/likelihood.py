@@ -162,28 +162,33 @@ def information(stratum: Stratum, coefficients: FloatArray) -> FloatArray:
     if stratum.died.size == 0:
         return total
     shared = weights(stratum, coefficients[None, :])
-    for rows, risk_sums, times in _prefix_sums(stratum, shared.risk[:, 0]):
+    for rows, risk_sums, times in prefix_sums(stratum, shared.risk[:, 0]):
         block = stratum.x[rows]
         total += (block * shared.weight[rows]).T @ block
-        means = _risk_set_means(stratum, shared, risk_sums, times)
+        means = risk_set_means(stratum, shared, risk_sums, times)
         total -= means.T @ means
     return total
 
 
-def _prefix_sums(stratum: Stratum, risk: FloatArray) -> Iterator[tuple[slice, FloatArray, slice]]:
-    """Blocks of rows, with S1 (k, p) of the event times whose risk sets end inside the block."""
+def row_blocks(rows: int) -> Iterator[slice]:
+    """Slices of at most ``BLOCK_ROWS`` rows."""
+    for start in range(0, rows, BLOCK_ROWS):
+        yield slice(start, min(start + BLOCK_ROWS, rows))
+
+
+def prefix_sums(stratum: Stratum, risk: FloatArray) -> Iterator[tuple[slice, FloatArray, slice]]:
+    """Blocks of rows, with S1 (k, p) of the event times whose risk sets end inside the block, and which times."""
     running = np.zeros(stratum.x.shape[1])
-    n = stratum.x.shape[0]
-    for start in range(0, n, BLOCK_ROWS):
-        rows = slice(start, min(start + BLOCK_ROWS, n))
+    for rows in row_blocks(stratum.x.shape[0]):
         sums = stratum.x[rows] * risk[rows, None]
         np.cumsum(sums, axis=0, out=sums)
         times = slice(*np.searchsorted(stratum.last, [rows.start, rows.stop]))
-        yield rows, running + sums[stratum.last[times] - start], times
+        yield rows, running + sums[stratum.last[times] - rows.start], times
         running = running + sums[-1]
 
 
-def _risk_set_means(stratum: Stratum, shared: Weights, risk_sums: FloatArray, times: slice) -> FloatArray:
+def risk_set_means(stratum: Stratum, shared: Weights, risk_sums: FloatArray, times: slice) -> FloatArray:
+    """z (e, p) of the events at some ``times``, of which ``risk_sums`` (k, p) are S1; ``shared`` is of one model."""
     deaths = stratum.deaths[times].astype(np.int64)
     if deaths.size == 0:
         return risk_sums
