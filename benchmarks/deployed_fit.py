@@ -1,10 +1,14 @@
 """A study over real processes on the loopback interface: n = 1000, p = 10, 4 sites, TLS and node authentication.
 
-The size is FedECA's published case (4,656 s deployed, 6 to 21 s in memory). Prints start-up, rounds, seconds a round
-and bytes; with ``--kill-every-round`` the server is killed with SIGKILL after each round and started again, and the
-results are compared, bit for bit, with those of an uninterrupted run in one process.
+The size is FedECA's published case (4,656 s deployed, 6 to 21 s in memory). Each site makes its keys, approves the
+study and masks its answers. Prints start-up, rounds, seconds a round and bytes; the results are compared, bit for bit,
+with those of an uninterrupted, unmasked run in one process.
 
-    .venv/bin/python benchmarks/deployed_fit.py [--executor stock] [--kill-every-round]
+    .venv/bin/python benchmarks/deployed_fit.py [--executor stock] [--kill-every-round] [--unmasked | --compare]
+
+    --kill-every-round  kill the server with SIGKILL after each round, and start it again
+    --unmasked          run without masks
+    --compare           run both, one after the other, and print their seconds a round side by side
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -31,7 +36,7 @@ CTFED = str(Path(sys.executable).parent / "ctfed")
 SAME = ("model", "cohort", "baseline", "curves", "discrimination")
 
 
-def write_inputs(folder: Path) -> Path:
+def write_inputs(folder: Path, masked: bool) -> None:
     """A study file, and per site a table and a site file; patients are dealt out in turn."""
     rng = np.random.default_rng(0)
     names = [f"x{j}" for j in range(FEATURES)]
@@ -66,8 +71,27 @@ def write_inputs(folder: Path) -> Path:
             "time_unit": "months",
             "secret": f"{site}.secret",
         }
+        trust = {"key": f"{site}/mask.key", "roster": f"{site}/roster.json", "ledger": f"{site}/ledger"}
+        entry |= {"trust": trust} if masked else {"unmasked": True}
         (folder / f"{site}.yaml").write_text(yaml.safe_dump(entry))
-    return folder / "study.yaml"
+
+
+def prepare(folder: Path, port: int, masked: bool) -> None:
+    """What people do before a federation runs: keys, certificates, approvals."""
+
+    def ctfed(*arguments: str) -> None:
+        subprocess.run([CTFED, *arguments], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+    write_inputs(folder, masked)
+    for site in SITES:
+        ctfed("keygen", site, "--site", site)
+    public = [word for site in SITES for word in ("--site", f"{site}/public.json")]
+    address = ("--address", f"127.0.0.1:{port}")
+    ctfed("provision", "kit", *public, *address, *(() if masked else ("--unmasked",)))
+    for site in SITES:
+        shutil.copytree(folder / "kit" / "sites" / site, folder / site, dirs_exist_ok=True)
+        if masked:
+            ctfed("approve", "study.yaml", "--site", f"{site}.yaml", "--yes")
 
 
 class Processes:
@@ -102,14 +126,16 @@ def rounds_in(out: Path) -> list[dict]:  # type: ignore[type-arg]
     """The rounds in the journal."""
     journal = out / "journal" / "journal.jsonl"
     lines = journal.read_bytes().split(b"\n")[1:-1] if journal.exists() else []
-    return [json.loads(line) for line in lines]
+    entries = [json.loads(line) for line in lines]
+    return [entry for entry in entries if "assembly" not in entry]
 
 
-def serve(processes: Processes, study: Path, port: int, out: Path, kill_every_round: bool) -> float:
+def serve(processes: Processes, port: int, kill_every_round: bool) -> float:
     """Run the study to its end; the seconds of the last start."""
+    out = processes.folder / "out"
     while True:
         started, before = time.perf_counter(), len(rounds_in(out))
-        arguments = ("serve", str(study), "--folder", "kit/server", "--out", str(out), "--port", str(port))
+        arguments = ("serve", "study.yaml", "--folder", "kit/server", "--out", "out", "--port", str(port))
         server = processes.start("server", *arguments)
         while server.poll() is None:
             time.sleep(0.02)
@@ -123,37 +149,47 @@ def serve(processes: Processes, study: Path, port: int, out: Path, kill_every_ro
             raise SystemExit((processes.folder / "server.log").read_text()[-4000:])
 
 
+def measure(folder: Path, options: argparse.Namespace, masked: bool) -> list[float]:
+    """One federation from its keys to its report; the seconds of its rounds."""
+    folder.mkdir()
+    port = free_port()
+    prepare(folder, port, masked)
+    sites = [word for site in SITES for word in ("--site", f"{site}.yaml")]
+    started = time.perf_counter()
+    alone = [CTFED, "simulate", "study.yaml", *sites, "--out", "alone", "--unmasked"]
+    subprocess.run(alone, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    in_process = time.perf_counter() - started
+    processes = Processes(folder)
+    try:
+        for site in SITES:
+            kit = ("--folder", site, "--state", f"node-{site}", "--executor", options.executor)
+            processes.start(site, "join", f"{site}.yaml", "--study", "study.yaml", *kit)
+        seconds = serve(processes, port, options.kill_every_round)
+    finally:
+        processes.stop()
+    report(folder, f"{options.executor} executor, {'masked' if masked else 'UNMASKED'}", seconds, in_process)
+    return [entry["seconds"] for entry in rounds_in(folder / "out")]
+
+
 def main() -> None:
-    """Run it and print the table."""
+    """Run it and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--executor", choices=("warm", "stock"), default="warm")
     parser.add_argument("--kill-every-round", action="store_true")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--unmasked", action="store_true")
+    how.add_argument("--compare", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ctfed-deployed-") as name:
-        folder = Path(name)
-        study = write_inputs(folder)
-        port = free_port()
-        sites = [argument for site in SITES for argument in ("--site", f"{site}.yaml")]
-        subprocess.run(
-            [CTFED, "provision", "kit", "--sites", ",".join(SITES), "--address", f"127.0.0.1:{port}"],
-            cwd=folder,
-            check=True,
-        )
-        started = time.perf_counter()
-        subprocess.run([CTFED, "simulate", "study.yaml", *sites, "--out", "alone"], cwd=folder, check=True)
-        alone = time.perf_counter() - started
-        processes = Processes(folder)
-        try:
-            for site in SITES:
-                kit = ("--folder", f"kit/sites/{site}", "--state", f"node-{site}", "--executor", options.executor)
-                processes.start(site, "join", f"{site}.yaml", "--study", "study.yaml", *kit)
-            seconds = serve(processes, study, port, folder / "out", options.kill_every_round)
-        finally:
-            processes.stop()
-        report(folder, options.executor, seconds, alone)
+        ways = {"masked": True, "unmasked": False} if options.compare else {"run": not options.unmasked}
+        times = {way: measure(Path(name) / way, options, masked) for way, masked in ways.items()}
+    if options.compare:
+        print("\nseconds a round     masked   unmasked")
+        for what, of in (("median", statistics.median), ("sum", sum)):
+            print(f"  {what:<14}  {of(times['masked']):8.3f}   {of(times['unmasked']):8.3f}")
 
 
-def report(folder: Path, executor: str, seconds: float, alone: float) -> None:
+def report(folder: Path, how: str, seconds: float, alone: float) -> None:
     """Print what was measured, and compare the results with the in-process run."""
     rounds = rounds_in(folder / "out")
     times = [entry["seconds"] for entry in rounds]
@@ -162,7 +198,7 @@ def report(folder: Path, executor: str, seconds: float, alone: float) -> None:
     fit_rounds = results[0]["model"]["rounds"]
     in_process = sum(entry["seconds"] for entry in rounds_in(folder / "alone")[fit : fit + fit_rounds])
     same = all(results[0][part] == results[1][part] for part in SAME)
-    print(f"\nn = {PATIENTS}, p = {FEATURES}, {len(SITES)} sites, TLS and node authentication, {executor} executor")
+    print(f"\nn = {PATIENTS}, p = {FEATURES}, {len(SITES)} sites, TLS and node authentication, {how}")
     print(f"  whole study, deployed              {seconds:8.1f} s, {len(rounds)} rounds")
     print(f"    start-up and report              {seconds - sum(times):8.1f} s")
     print(f"    one round, median                {statistics.median(times):8.2f} s")

@@ -11,28 +11,20 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from ctfed import __version__
+from ctfed import __version__, ledger_commands
 from ctfed.federation.errors import CtfedError
 
 Command = Callable[[argparse.Namespace], int]
 Commands = argparse._SubParsersAction  # the type of what add_subparsers returns; argparse gives it no public name
 
+REFUSED = 1  # a person said no
 FAILED = 2
 INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a CtfedError becomes its sentence and exit code 2, never a traceback."""
-    parser = argparse.ArgumentParser(
-        prog="ctfed",
-        description="Federated prognosis models from chest CT: learned from sums over patients, never from patients.",
-    )
-    parser.add_argument("--version", action="version", version=f"ctfed {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    register_site_commands(commands)
-    for entry in entry_points(group="ctfed.commands"):
-        entry.load()(commands)
-    options = parser.parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     command: Command = options.command
     try:
         return command(options)
@@ -44,6 +36,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every command, the server's included."""
+    parser = argparse.ArgumentParser(
+        prog="ctfed",
+        description="Federated prognosis models from chest CT: learned from sums over patients, never from patients.",
+    )
+    parser.add_argument("--version", action="version", version=f"ctfed {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    register_site_commands(commands)
+    for entry in entry_points(group="ctfed.commands"):
+        entry.load()(commands)
+    return parser
+
+
 def register_site_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     """The commands of a centre."""
     check = commands.add_parser(
@@ -52,15 +58,57 @@ def register_site_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     check.add_argument("site", type=Path, help="the site's YAML file")
     check.add_argument("--study", type=Path, required=True, help="the study's YAML file")
     check.set_defaults(command=_check_site)
+    _register_keygen(commands)
+    _register_approve(commands)
+    _register_join(commands)
+    ledger_commands.register(commands)
+
+
+def _register_keygen(commands: Commands[argparse.ArgumentParser]) -> None:
+    keygen = commands.add_parser(
+        "keygen",
+        help="make a site's keys; only public.json leaves the site",
+        description="Make this site's keys, or show those that the folder holds.",
+    )
+    keygen.add_argument("folder", type=Path, help="where they go; it is made readable by its owner alone")
+    keygen.add_argument("--site", required=True, help="the site's name")
+    keygen.set_defaults(command=_keygen)
+
+
+def _register_approve(commands: Commands[argparse.ArgumentParser]) -> None:
+    approve = commands.add_parser(
+        "approve",
+        help="look at what a study will ask of this site, and approve it",
+        description="Show who takes part, what will be asked and by which limits; ask; write the answer down.",
+    )
+    approve.add_argument("study", type=Path, help="the study's YAML file")
+    approve.add_argument("--site", type=Path, required=True, help="the site's YAML file")
+    approve.add_argument(
+        "--roster", type=Path, help="a roster that came from the server's side; once approved, it becomes the site's"
+    )
+    approve.add_argument(
+        "--allow",
+        choices=("cohort-difference", "roster-difference", "more-runs"),
+        help="say yes to a run that this site's gate has refused by its rule",
+    )
+    how = approve.add_mutually_exclusive_group()
+    how.add_argument("--yes", action="store_true", help="approve without being asked")
+    how.add_argument("--plan-only", action="store_true", help="show the plan, and approve nothing")
+    approve.set_defaults(command=_approve)
+
+
+def _register_join(commands: Commands[argparse.ArgumentParser]) -> None:
     join = commands.add_parser(
         "join",
         help="take part in a federation: a Flower SuperNode that answers for this centre",
-        description="Check this centre's data, then answer the server's questions until stopped (Ctrl-C).",
+        description="Check data and approvals, then answer the server's questions until stopped (Ctrl-C).",
     )
     join.add_argument("site", type=Path, help="the site's YAML file")
-    join.add_argument("--study", type=Path, required=True, help="the study file that this site takes part in")
+    join.add_argument("--study", type=Path, required=True, help="the study file that this site has approved")
     join.add_argument(
-        "--folder", type=Path, help="the site's folder made by `ctfed provision` (else: site file's server)"
+        "--folder",
+        type=Path,
+        help="folder with supernode.key, ca.crt and join.json (else: the site file's section server)",
     )
     join.add_argument("--state", type=Path, default=Path("node"), help="folder for logs and Flower's files")
     join.add_argument(
@@ -70,6 +118,66 @@ def register_site_commands(commands: Commands[argparse.ArgumentParser]) -> None:
         help="warm (default) keeps the features in memory; stock is Flower's own, a new process for every message",
     )
     join.set_defaults(command=_join)
+
+
+def _keygen(options: argparse.Namespace) -> int:
+    from ctfed.keys import PUBLIC, make_site_keys
+
+    keys = make_site_keys(options.folder, options.site)
+    print(f"{options.folder}: keys of {keys.site}")
+    print(f"send this file, and no other, to who provisions the federation: {options.folder / PUBLIC}")
+    print(f"fingerprint, to be compared on the telephone: {keys.fingerprint}")
+    return 0
+
+
+def _approve(options: argparse.Namespace) -> int:
+    from ctfed import trust
+    from ctfed.site import load_site
+    from ctfed.study import load_study
+
+    site, study = load_site(options.site), load_study(options.study)
+    if options.allow is not None:
+        return _allow(options)
+    proposal = trust.propose(site, study, options.roster)
+    for line in proposal.page():
+        print(line)
+    if options.plan_only:
+        return 0
+    if not (options.yes or _agreed()):
+        print("not approved; this site answers nothing about this study")
+        return REFUSED
+    approved = trust.approve(site, study, proposal.roster)
+    print(f"approved at {approved.at}: study {study.sha256[:12]}, roster {approved.roster[:12]}")
+    return 0
+
+
+def _allow(options: argparse.Namespace) -> int:
+    from ctfed import trust
+    from ctfed.cohort import load_cohort
+    from ctfed.site import load_site
+    from ctfed.study import load_study
+
+    site, study = load_site(options.site), load_study(options.study)
+    cohort = load_cohort(site, study)
+    print(f"This site would let through {trust.ALLOWANCES[options.allow]}.")
+    print(f"It holds for study {study.name} ({study.sha256[:12]}), the approved roster and this table as it is now.")
+    if options.plan_only:
+        return 0
+    if not (options.yes or _agreed()):
+        print("not allowed")
+        return REFUSED
+    trust.allow(site, study, cohort, options.allow)
+    print(f"allowed: {options.allow}")
+    return 0
+
+
+def _agreed() -> bool:
+    """Whether a person types y or yes; no terminal is no."""
+    try:
+        return input("approve? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        print()
+        return False
 
 
 def _join(options: argparse.Namespace) -> int:

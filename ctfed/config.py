@@ -28,7 +28,9 @@ Key = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
 
 _FAULTS = "ctfed_faults"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _LONGEST_VALUE = 60
+_LONGEST_FILE = 2**20  # bytes; longer ones are not what people write, and take minutes to read
 
 
 class FaultsError(CtfedError):
@@ -147,7 +149,15 @@ def load(model: type[M], path: Path, marker: str, context: Mapping[str, Any] | N
     Raises:
         ConfigError: with one sentence per fault.
     """
-    document = read_yaml(path)
+    return read_document(model, read_yaml(path), marker, context)
+
+
+def read_document(model: type[M], document: Document, marker: str, context: Mapping[str, Any] | None = None) -> M:
+    """Validate what ``load`` has read.
+
+    Raises:
+        ConfigError: with one sentence per fault.
+    """
     kind = f"a mapping that begins with '{marker}: 1'"
     if not isinstance(document.content, dict):
         raise ConfigError(f"{document.origin}: found {shown(document.content)}, expected {kind}")
@@ -176,6 +186,9 @@ def validate(model: type[M], document: Document, context: Mapping[str, Any] | No
         kept = [detail for detail in details if not _follows_from_another(model, detail, details)]
         faults = [line for detail in kept for line in _sentences(model, document, detail)]
         raise ConfigError(*faults) from error
+    except ArithmeticError as error:  # of a validator that divides what the file says
+        found = f"numbers too far apart to compute with ({error})"
+        raise ConfigError(f"{document.origin}: found {found}, expected plausible ones") from error
 
 
 def _follows_from_another(model: type[BaseModel], detail: ErrorDetails, details: list[ErrorDetails]) -> bool:
@@ -248,6 +261,17 @@ def read_yaml(path: Path) -> Document:
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{origin}: found no readable file ({error.strerror}), expected a YAML file") from error
+    return parse_yaml(origin, data)
+
+
+def parse_yaml(origin: str, data: bytes) -> Document:
+    """The document in the bytes of a file called ``origin``.
+
+    Raises:
+        ConfigError: when it is too long, is not UTF-8, is not YAML, or repeats a key; with the line.
+    """
+    if len(data) > _LONGEST_FILE:
+        raise ConfigError(f"{origin}: found {len(data)} bytes, expected a file of at most {_LONGEST_FILE}")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -263,6 +287,8 @@ def read_yaml(path: Path) -> Document:
         raise ConfigError(f"{origin}, line {line}: found a control character, expected plain text") from error
     except RecursionError as error:
         raise ConfigError(f"{origin}: found brackets nested too deeply, expected a YAML mapping") from error
+    except (OverflowError, ValueError) as error:  # PyYAML, of an escape such as "\UFFFFFFFF"
+        raise ConfigError(f"{origin}: found an impossible character ({error}), expected plain text") from error
 
 
 class _CoreLoader(yaml.SafeLoader):
@@ -273,6 +299,12 @@ class _CoreLoader(yaml.SafeLoader):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(None, None, "an alias (*name); write the value out", mark)
         return super().compose_node(parent, index)
+
+    def compose_scalar_node(self, anchor: dict[Any, yaml.Node]) -> yaml.ScalarNode:
+        node: yaml.ScalarNode = super().compose_scalar_node(anchor)
+        if _SURROGATE.search(node.value):
+            raise yaml.MarkedYAMLError(problem="an escape of half a character", problem_mark=node.start_mark)
+        return node
 
 
 _PREFIX = "tag:yaml.org,2002:"

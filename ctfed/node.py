@@ -154,8 +154,11 @@ def _open(site_file: str, study_file: str) -> Responder:
     from ctfed.cohort import load_cohort
     from ctfed.site import load_site
     from ctfed.study import load_study
+    from ctfed.trust import guard_of
 
-    return _responder(load_cohort(load_site(site_file), load_study(study_file)))
+    site, study = load_site(site_file), load_study(study_file)
+    guard = guard_of(site, study)  # first: what is not approved is not even loaded
+    return _responder(load_cohort(site, study), guard)
 
 
 def _simulated_seat(partition: int) -> Seat:
@@ -229,7 +232,7 @@ class JoinSettings:
 def join_settings(
     site_file: Path, study_file: Path, folder: Path | None, state: Path, executor: Literal["warm", "stock"]
 ) -> JoinSettings:
-    """Where the server is: from the folder that `ctfed provision` made, or from the site file's section 'server'.
+    """Where the server is: from the site's folder of keys and certificates, or the site file's section 'server'.
 
     Raises:
         CtfedError: when neither says it, or the folder was made for another site.
@@ -238,25 +241,29 @@ def join_settings(
 
     site = load_site(site_file)
     if folder is not None:
-        told = json.loads(_text(folder / "join.json"))
-        if told["site"] != site.site:
-            raise CtfedError(f"{folder} was made for site {told['site']!r}, {site_file} describes {site.site!r}")
-        address, certificates, key = told["superlink"], folder / "ca.crt", folder / "supernode.key"
+        name, address = _told(folder / "join.json")
+        if name != site.site:
+            raise CtfedError(f"{folder} was made for site {name!r}, {site_file} describes {site.site!r}")
+        certificates, key = folder / "ca.crt", folder / "supernode.key"
     elif site.server is not None and site.server.root_certificates and site.server.private_key:
         address, certificates, key = site.server.address, site.server.root_certificates, site.server.private_key
     else:
         raise CtfedError(
             f"{site_file}: server: found no address, root_certificates and private_key; give them there, or name the "
-            "folder that `ctfed provision` made with --folder"
+            "folder that holds supernode.key, ca.crt and join.json with --folder"
         )
     return JoinSettings(site_file, study_file, address, certificates, key, state, executor)
 
 
-def _text(path: Path) -> str:
+def _told(path: Path) -> tuple[str, str]:
+    """The site's name and the server's address in a join.json."""
     try:
-        return path.read_text()
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return str(content["site"]), str(content["superlink"])
     except OSError as error:
-        raise CtfedError(f"{path} cannot be read: {error.strerror}") from error
+        raise CtfedError(f"{path} cannot be read ({error.strerror}); `ctfed provision` writes it") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CtfedError(f"{path}: expected the names 'site' and 'superlink', as `ctfed provision` writes") from error
 
 
 def join(settings: JoinSettings, *, tell: Callable[[str], None] = print, stop: threading.Event | None = None) -> None:
@@ -265,13 +272,17 @@ def join(settings: JoinSettings, *, tell: Callable[[str], None] = print, stop: t
     A node that loses the server, or that the server does not take in yet, is started again with a growing wait.
 
     Raises:
-        CtfedError: when a file is missing, or Flower says that starting again cannot help.
+        CtfedError: when a file is missing, nothing is approved, or Flower says that starting again cannot help.
     """
     from ctfed.federation.flower.processes import Child, child_environment, free_port, sigterm_interrupts
+    from ctfed.site import load_site
+    from ctfed.study import load_study
+    from ctfed.trust import standing
 
     for path in (settings.site_file, settings.study_file, settings.root_certificates, settings.private_key):
         if not path.is_file():
             raise CtfedError(f"`ctfed join` needs the file {path}, which is not there")
+    tell(standing(load_site(settings.site_file), load_study(settings.study_file)))
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     # 0.1 s in place of 1 s until Flower's own executor starts a ClientApp; the warm one does not use it.
     environment = child_environment(settings.state / "flwr", {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"})

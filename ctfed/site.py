@@ -98,6 +98,15 @@ class Server(Section):
     private_key: FilePath | None = Field(default=None, description="the path of a key file")
 
 
+class Trust(Section):
+    """What this centre answers with and by which rules: its key, its peers' keys, its limits, its memory."""
+
+    key: FilePath = Field(description="the path of mask.key, made by `ctfed keygen`")
+    roster: FilePath = Field(description="the path of roster.json, the public keys of all sites")
+    policy: FilePath | None = Field(default=None, description="the path of the YAML file with this site's limits")
+    ledger: FilePath = Field(description="the path of the folder with the ledger, stored answers and approvals")
+
+
 class Site(Section):
     """One centre (``site``), or one table that stands for many (``partition``)."""
 
@@ -121,6 +130,8 @@ class Site(Section):
         default=None, description="text, for simulations only"
     )
     server: Server | None = Field(default=None, description="a mapping: address, root_certificates, private_key")
+    trust: Trust | None = Field(default=None, description="a mapping: key, roster, policy, ledger")
+    unmasked: bool = Field(default=False, description="true (this site's data are public) or false")
     _origin: str = PrivateAttr(_DEFAULT_ORIGIN)
 
     @model_validator(mode="after")
@@ -134,8 +145,8 @@ class Site(Section):
         elif (self.secret is None) == (self.fixture_secret is None):
             found = "neither" if self.secret is None else "both"
             faults.add((), f"found {found}, expected exactly one of fixture_secret or secret")
-        if self.partition is not None and self.server is not None:
-            faults.add(("server",), "found a server beside partition, expected none, because a simulation joins none")
+        if self.partition is not None:
+            self._check_virtual(faults)
         if self.columns.id is None and self.data.package is None:
             # Row numbers change whenever a table is exported again, and folds would change with them.
             faults.add(
@@ -144,7 +155,17 @@ class Site(Section):
         faults.require()
         return self
 
+    def _check_virtual(self, faults: Faults) -> None:
+        if self.server is not None:
+            faults.add(("server",), "found a server beside partition, expected none, because a simulation joins none")
+        if self.trust is not None:
+            faults.add(("trust",), "found keys beside partition, expected none, because simulated sites make their own")
+        if self.unmasked:
+            faults.add(("unmasked",), "found true beside partition, expected `ctfed simulate --unmasked`")
+
     def _check_real(self, faults: Faults) -> None:
+        if self.unmasked and self.trust is not None:
+            faults.add(("unmasked",), "found true beside trust, expected one of them: a site masks its answers or not")
         if self.fixture_secret is not None:
             faults.add(("fixture_secret",), "found a secret in the file of a real site, expected secret: path")
         elif self.secret is None:

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from ctfed.config import Faults, Section, canonical_sha256, did_you_mean, listed, load, shown
 from ctfed.federation.arrays import FloatArray
+from ctfed.federation.gate import Scope
 from ctfed.federation.view import Feature
 
 T = TypeVar("T", float, FloatArray)
@@ -18,6 +19,10 @@ TimeUnit = Literal["days", "months"]
 
 DAYS_PER_MONTH = 30.4375  # 365.25 / 12: the same length for every month, so that conversion keeps ties and order
 _LARGEST_EXPONENT = 120  # of a Feature
+# What every study asks, by the names of its queries and transforms.
+_DESCRIPTION = ("counts", "counts-below", "level-counts", "moments", "impute", "standardise")
+_MODEL = ("cox-derivatives", "cox-score-products", "time-counts", "risk-set-sums", "linear-predictor")
+_EVALUATION = ("within-site-pairs", "scores-below", "evaluation-table", "group-counts", "threshold-group")
 _MOST_BINS = 10_000
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,127}$")]
@@ -317,6 +322,20 @@ def load_study(path: Path | str) -> Study:
         ConfigError: one sentence per fault: file, line, key, what was found, what was expected.
     """
     return load(Study, Path(path), "ctfed_study")
+
+
+def scope_of(study: Study) -> Scope:
+    """What a site that approves the study lets itself be asked."""
+    pooled = ("pooled-gradient",) if study.model.risk_sets == "pooled" else ()
+    return Scope(
+        kinds=frozenset((*_DESCRIPTION, *_MODEL, *_EVALUATION, *pooled)),
+        columns=frozenset(study.features),
+        folds=study.folds,
+        time_widths=(study.evaluation.time_bin, study.grid.width),
+        risk_sets=study.model.risk_sets,
+        min_cell=study.evaluation.min_cell,
+        fine_tables=study.evaluation.fine_evaluation_tables,
+    )
 
 
 def study_json_schema() -> dict[str, Any]:

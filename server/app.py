@@ -1,4 +1,4 @@
-"""The Flower ServerApp: waits for the roster, then runs the study over this grid.
+"""The Flower ServerApp: waits for the sites, then runs the study over this grid.
 
 The run's configuration names files on the server's own disk and nothing else; sites choose their own paths, limits
 and data.
@@ -7,6 +7,7 @@ and data.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from flwr.app import Context
@@ -14,7 +15,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from ctfed.federation.errors import CtfedError
 from ctfed.federation.flower.exchange import Patience
-from server.provision import read_roster
+from ctfed.federation.roster import Roster
+from server.provision import read_server_folder
 from server.transport import FlowerTransport
 
 StudyRunner = Callable[[Path, Path, FlowerTransport, Path, Callable[[str], None]], object]  # as run_study
@@ -33,34 +35,36 @@ def set_study_runner(runner: StudyRunner | None) -> None:
 def main(grid: Grid, context: Context) -> None:
     """Run the study named by the run's configuration.
 
-    Configuration: ``study`` and ``out`` (paths on the server's disk), ``roster`` (a roster file; empty takes the
-    nodes that are online, which only a simulation may do), ``runner``, and the patience in seconds.
+    Configuration: ``study`` and ``out`` (paths on the server's disk), ``folder`` (that `ctfed provision` made; a
+    roster in it masks the run; empty takes the nodes that are online, which only a simulation may do), ``runner``, and
+    the patience in seconds.
 
     Raises:
-        CtfedError: when the configuration is incomplete, the roster wrong, or a site is lost.
+        CtfedError: when the configuration is incomplete, the folder wrong, or a site is lost.
     """
     config = context.run_config
     study, out = _path(context, "study"), _path(context, "out")
     runner = str(config.get("runner", "flower-simulation"))
-    roster = read_roster(_path(context, "roster")).names if config.get("roster") else None
-    if roster is None and runner == "flower-deployment":
-        raise CtfedError("a deployed run needs the run-config key 'roster': the file that `ctfed provision` wrote")
+    told = read_server_folder(_path(context, "folder")) if config.get("folder") else None
+    if told is None and runner == "flower-deployment":
+        raise CtfedError("a deployed run needs the run-config key 'folder': the one that `ctfed provision` made")
     if runner == "flower-deployment":
         from ctfed.federation.flower.pace import quicken_object_pulls
 
         quicken_object_pulls()
     out.mkdir(parents=True, exist_ok=True)
-    transport = FlowerTransport.connect(grid, roster, runner=runner, patience=_patience(context), tell=_tell)
+    sites, roster = (None, None) if told is None else (told.hub.sites, told.roster)
+    transport = FlowerTransport.connect(grid, sites, runner=runner, patience=_patience(context), tell=_tell)
     _tell(f"all {len(transport.sites)} sites are here: {', '.join(transport.sites[:20])}")
-    _study_runner()(study, out, transport, out / "journal", _tell)
+    _study_runner(roster)(study, out, transport, out / "journal", _tell)
 
 
-def _study_runner() -> StudyRunner:
+def _study_runner(roster: Roster | None) -> StudyRunner:
     if _runners:
         return _runners[0]
     from server.study_run import run_study
 
-    return run_study
+    return partial(run_study, roster=roster)
 
 
 def _path(context: Context, key: str) -> Path:

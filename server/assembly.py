@@ -10,11 +10,12 @@ import numpy as np
 
 from ctfed.federation.codec import Decoder, Encoder
 from ctfed.federation.errors import CtfedError, MalformedMessage
-from ctfed.federation.session import Assembly, Census, Opening, SealedCount, Session, add_census
+from ctfed.federation.session import Assembly, Census, Opening, SealedCount, Session, add_census, census_limbs
 from ctfed.federation.wire import (
     Answer,
     Invitation,
     Question,
+    answer_of,
     encode_invitation,
     encode_session,
     read_census,
@@ -65,11 +66,13 @@ def assemble(transport: Asking, run: str, agreement: Agreement, tell: Callable[[
         )
     asked = encode_invitation(Invitation(run, agreement.study, agreement.roster))
     answers = transport.ask(OPENING_ROUND, dict.fromkeys(transport.sites, asked))
-    openings = tuple(_named(site, read_opening(answers[site], asked)) for site in sorted(transport.sites))
+    openings = tuple(_read(site, read_opening, answers, asked) for site in sorted(transport.sites))
     session = Session(run, agreement.study, agreement.roster, openings)
     asked = encode_session(session)
     answers = transport.ask(CENSUS_ROUND, dict.fromkeys(transport.sites, asked))
-    counts = tuple(_named(site, read_census(answers[site], asked)) for site in session.sites)
+    counts = tuple(_read(site, read_census, answers, asked) for site in session.sites)
+    for count in counts:
+        _check_sizes(count, len(counts) - 1, agreement.folds)
     assembly = Assembly(session, counts)
     census = census_of(assembly, agreement.folds)
     for line in _describe(session, census):
@@ -77,10 +80,22 @@ def assemble(transport: Asking, run: str, agreement: Agreement, tell: Callable[[
     return assembly
 
 
-def _named(site: str, item: T) -> T:
-    if item.site != site:
-        raise MalformedMessage(f"site {site!r} answered in the name of {item.site!r}")
+def _read(site: str, read: Callable[[Answer, Question], T], answers: Mapping[str, Answer], asked: Question) -> T:
+    with answer_of(site):
+        item = read(answers[site], asked)
+        if item.site != site:
+            raise MalformedMessage(f"it answered in the name of {item.site!r}")
     return item
+
+
+def _check_sizes(count: SealedCount, others: int, folds: int) -> None:
+    with answer_of(count.site):
+        if len(count.seals) != others:
+            raise MalformedMessage(f"its census has {len(count.seals)} seals, expected one for each of {others} sites")
+        if count.numbers.size != census_limbs(folds):
+            raise MalformedMessage(
+                f"its census has {count.numbers.size} limbs, expected {census_limbs(folds)} of {folds} folds"
+            )
 
 
 def census_of(assembly: Assembly, folds: int) -> Census:

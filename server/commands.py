@@ -8,6 +8,7 @@ from pathlib import Path
 
 import ctfed
 from ctfed.federation.errors import CtfedError
+from server.audit.commands import register as register_audit
 
 EXAMPLES = Path(ctfed.__file__).resolve().parent.parent / "site_config"
 DEMO = "ncctg_lung.yaml"
@@ -20,6 +21,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     _register_study(commands)
     _register_provision(commands)
     _register_serve(commands)
+    register_audit(commands)
 
 
 def _register_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -30,7 +32,12 @@ def _register_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     )
     demo.add_argument("--out", type=Path, default=Path("out"), help="folder for the results (default: out)")
     demo.set_defaults(
-        command=_simulate, study=EXAMPLES / "studies" / DEMO, site=[EXAMPLES / "sites" / DEMO], runner="in-process"
+        command=_simulate,
+        study=EXAMPLES / "studies" / DEMO,
+        site=[EXAMPLES / "sites" / DEMO],
+        runner="in-process",
+        unmasked=False,
+        policy=None,
     )
 
 
@@ -51,13 +58,18 @@ def _register_simulate(commands: argparse._SubParsersAction[argparse.ArgumentPar
         default="in-process",
         help="in-process (default), or Flower's own simulation engine on Ray",
     )
+    simulate.add_argument("--unmasked", action="store_true", help="let the server see each simulated site's sums")
+    simulate.add_argument("--policy", type=Path, help="a policy file: the limits of every simulated site")
     simulate.set_defaults(command=_simulate)
 
 
 def _simulate(options: argparse.Namespace) -> int:
+    from ctfed.federation.policy import load_policy
     from server.simulate import simulate
 
-    simulate(options.study, options.site, options.out, runner=options.runner)
+    policy = None if options.policy is None else load_policy(options.policy)
+    masked = False if options.unmasked else None
+    simulate(options.study, options.site, options.out, runner=options.runner, masked=masked, policy=policy)
     return 0
 
 
@@ -95,32 +107,60 @@ def _print_schema(options: argparse.Namespace) -> int:
 def _register_provision(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     provision = commands.add_parser(
         "provision",
-        help="make the keys and certificates of a federation",
-        description="Make the certificate authority, the server's certificate, and one folder with a key per site.",
+        help="make a federation: certificates, the hub's file and the sites' roster",
+        description="Make the certificate authority, the server's folder, and one folder to send to each site.",
     )
     provision.add_argument("folder", type=Path, help="where they go; it is made readable by its owner alone")
-    provision.add_argument("--sites", required=True, help="names of the sites, with commas between them")
+    who = provision.add_mutually_exclusive_group(required=True)
+    who.add_argument(
+        "--site", type=Path, action="append", metavar="PUBLIC.JSON", help="a site's public.json, from `ctfed keygen`"
+    )
+    who.add_argument("--sites", metavar="A,B,C", help="trials on one machine: names of sites, whose keys are made here")
     provision.add_argument("--address", required=True, help="host:port at which the sites reach the server")
     provision.add_argument("--host", action="append", default=[], help="another name that the certificate must hold")
+    provision.add_argument(
+        "--unmasked", action="store_true", help="make no roster: the server will see each site's sums (public data)"
+    )
     provision.set_defaults(command=_provision)
 
 
 def _provision(options: argparse.Namespace) -> int:
-    from server.provision import provision
+    from ctfed.keys import read_public_keys
+    from server.provision import make_trial_keys, provision
 
-    sites = [name.strip() for name in options.sites.split(",") if name.strip()]
-    if not sites:
-        raise CtfedError(f"--sites: found {options.sites!r}, expected names with commas between them")
-    roster = provision(options.folder, sites, options.address, hosts=options.host)
-    print(f"{options.folder}: keys and certificates of {len(roster.names)} sites for {options.address}")
+    if options.sites is not None:
+        names = [name.strip() for name in options.sites.split(",") if name.strip()]
+        if not names:
+            raise CtfedError(f"--sites: found {options.sites!r}, expected names with commas between them")
+        keys = make_trial_keys(options.folder, names)
+    else:
+        keys = [read_public_keys(path) for path in options.site]
+    made = provision(options.folder, keys, options.address, hosts=options.host, masked=not options.unmasked)
+    print(f"{options.folder}: a federation of {len(made.hub.sites)} sites at {options.address}")
+    if options.sites is not None:
+        print(TRIAL)
+    if made.roster is None:
+        print("UNMASKED: there is no roster, and the server will see each site's sums; for public data alone")
+        return 0
+    for site in made.hub.sites:
+        print(f"  {site}: {made.roster.fingerprint(site)}")
+    print(f"roster {made.roster.digest}")
+    if options.sites is None:
+        print(f"send each site its folder in {options.folder / 'sites'}; it holds no private key")
     return 0
+
+
+TRIAL = (
+    "A TRIAL: every site's private keys were made here. Whoever runs this command can unmask every site; in a real "
+    "federation each site makes its own keys with `ctfed keygen`, and sends its public.json alone."
+)
 
 
 def _register_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     serve = commands.add_parser(
         "serve",
         help="run a study over real sites: SuperLink with TLS and node authentication",
-        description="Start Flower's SuperLink for the roster, run the study, and go on where an earlier run stopped.",
+        description="Start Flower's SuperLink for the sites, run the study, and go on where an earlier run stopped.",
     )
     serve.add_argument("study", type=Path, help="the study's YAML file")
     serve.add_argument("--folder", type=Path, required=True, help="the server's folder made by `ctfed provision`")

@@ -16,7 +16,15 @@ from ctfed.federation.pooled import drive
 from ctfed.federation.query import Query
 from ctfed.federation.session import Assembly
 from ctfed.federation.summary import Total
-from ctfed.federation.wire import Answer, Question, bundle_digest, encode_question, read_answer, read_totals
+from ctfed.federation.wire import (
+    Answer,
+    Question,
+    answer_of,
+    bundle_digest,
+    encode_question,
+    read_answer,
+    read_totals,
+)
 from server.assembly import FEWEST_SITES, Agreement, assemble, assembly_body, read_assembly
 from server.journal import Journal, RoundRecord
 
@@ -135,7 +143,9 @@ class Conductor:
             for site, answer in self.transport.ask(self._round, questions).items():
                 down[site] += questions[site].size
                 up[site] += answer.size
-                if read_answer(answer, questions[site], queries):
+                with answer_of(site):
+                    missing = read_answer(answer, questions[site], queries)
+                if missing:
                     self._known[site].clear()
                     self._forgetful[site] += 1
                     continue

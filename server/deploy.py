@@ -1,4 +1,4 @@
-"""What `ctfed serve` does: a SuperLink for the roster, one run of the study over it, and an exit code.
+"""What `ctfed serve` does: a SuperLink for the federation's sites, one run of the study over it, and an exit code.
 
 Flower ends a run when its SuperLink crashes. Started again with the same folders, `serve` brings the SuperLink back on
 the same database (the sites reconnect by themselves) and submits a new run, which replays ctfed's journal.
@@ -19,7 +19,8 @@ from ctfed.federation.errors import CtfedError
 from ctfed.federation.flower.bundle import build_bundle
 from ctfed.federation.flower.control import COMPLETED, ControlClient
 from ctfed.federation.flower.processes import Child, child_environment, sigterm_interrupts
-from server.provision import Roster, read_roster
+from ctfed.study import load_study
+from server.provision import Hub, ServerFolder, read_server_folder
 
 Tell = Callable[[str], None]
 
@@ -32,7 +33,8 @@ class ServeSettings:
     """What one `ctfed serve` needs.
 
     Attributes:
-        folder: the server's folder from `ctfed provision`: ca.crt, server.crt, server.key, roster.json.
+        folder: the server's folder from `ctfed provision`: ca.crt, server.crt, server.key, hub.json and, where the
+            sites mask their answers, roster.json.
         study: the study file, on this machine.
         out: where the study's journal and results go.
         host: interface the SuperLink listens on; keep the default behind a reverse proxy that lets only /v1/fleet/
@@ -58,22 +60,24 @@ class ServeSettings:
 
 
 def serve(settings: ServeSettings, tell: Tell = print) -> int:
-    """Run the study over the sites of the roster; 0 when it completed, 1 when it did not, 130 after SIGINT or SIGTERM.
+    """Run the study over the federation's sites; 0 when it completed, 1 when not, 130 after SIGINT or SIGTERM.
 
     Raises:
-        CtfedError: when a file is missing, the SuperLink does not start, or it refuses the run.
+        CtfedError: when a file is missing, the sites are too few or not the study's, the SuperLink does not start, or
+            it refuses the run.
     """
-    roster = read_roster(settings.folder / "roster.json")
+    told = read_server_folder(settings.folder)
     for path in (settings.study, *(settings.folder / name for name in ("ca.crt", "server.crt", "server.key"))):
         if not path.is_file():
             raise CtfedError(f"`ctfed serve` needs the file {path}, which is not there")
+    _check_study(settings, told, tell)
     superlink = _superlink(settings, tell)
     with sigterm_interrupts():
         try:
             superlink.start()
             await_health(superlink, settings.local_address, settings.folder / "ca.crt")
             with ControlClient(settings.local_address, settings.folder / "ca.crt") as control:
-                return _run(control, settings, roster, tell)
+                return _run(control, settings, told.hub, tell)
         except KeyboardInterrupt:
             tell(f"interrupted; the same command goes on from the journal in {settings.out}")
             return INTERRUPTED
@@ -81,12 +85,26 @@ def serve(settings: ServeSettings, tell: Tell = print) -> int:
             superlink.stop()
 
 
-def _run(control: ControlClient, settings: ServeSettings, roster: Roster, tell: Tell) -> int:
-    new = control.register(roster.keys)
+def _check_study(settings: ServeSettings, told: ServerFolder, tell: Tell) -> None:
+    study = load_study(settings.study)
+    if study.sites is not None and set(study.sites) != set(told.hub.sites):
+        raise CtfedError(
+            f"{settings.study}: sites: found {', '.join(sorted(study.sites))}, expected the sites of "
+            f"{settings.folder}: {', '.join(sorted(told.hub.sites))}"
+        )
+    tell(f"study {study.name} ({study.sha256})")
+    if told.roster is not None:
+        tell(f"masked, with roster {told.roster.digest}; sites that have approved other digests will not answer")
+    else:
+        tell(f"UNMASKED: there is no roster in {settings.folder}; this server sees each site's sums")
+
+
+def _run(control: ControlClient, settings: ServeSettings, hub: Hub, tell: Tell) -> int:
+    new = control.register(hub.keys)
     if new:
         tell(f"registered {len(new)} sites: {', '.join(new)}")
     run_id = control.start(build_bundle(), _run_config(settings))
-    tell(f"run {run_id} started; waiting for {len(roster.names)} sites: {', '.join(roster.names)}")
+    tell(f"run {run_id} started; waiting for {len(hub.sites)} sites: {', '.join(hub.sites)}")
     return follow(control, run_id, tell)
 
 
@@ -109,7 +127,7 @@ def _run_config(settings: ServeSettings) -> dict[str, str | float]:
         **settings.run_config,
         "study": str(settings.study.resolve()),
         "out": str(settings.out.resolve()),
-        "roster": str((settings.folder / "roster.json").resolve()),
+        "folder": str(settings.folder.resolve()),
         "runner": "flower-deployment",
     }
 

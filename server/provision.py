@@ -1,11 +1,15 @@
-"""Provisioning: the keys and certificates of a federation, one folder for the server and one for each site.
+"""Provisioning: what a federation needs to find and to trust each other, one folder for the server, one per site.
 
     <folder>/ca/                 ca.key, ca.crt: sign the server's certificate; keep ca.key off the hub
-    <folder>/server/             ca.crt, server.key, server.crt, roster.json
-    <folder>/sites/<site>/       ca.crt, supernode.key, supernode.pub, join.json
+    <folder>/server/             ca.crt, server.key, server.crt, hub.json (address, SuperNode keys), roster.json
+    <folder>/sites/<site>/       ca.crt, join.json, roster.json: go to the site
 
-Run again on the same folder it keeps the CA and every key, adds new sites and renews the server's certificate. A site
-that made its own key (``make_node_key``) sends only the public half; its folder then holds no private key.
+The roster holds the keys with which the sites mask their answers to each other. Each site makes its keys itself
+(`ctfed keygen`) and sends its public.json alone; in a trial on one machine ``make_trial_keys`` makes all of them, and
+whoever runs it could unmask every site.
+
+Run again on the same folder it keeps the CA and every key, adds new sites and renews the server's certificate. Another
+set of sites or keys is another roster, which every site has to approve again.
 """
 
 from __future__ import annotations
@@ -13,7 +17,6 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -21,32 +24,37 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-    load_ssh_public_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ctfed.federation.errors import CtfedError
+from ctfed.federation.roster import Roster, read_roster
+from ctfed.keys import (
+    MASK_KEY,
+    NODE_KEY,
+    PUBLIC,
+    PublicKeys,
+    check_site_name,
+    make_site_keys,
+    read_public_keys,
+    write_private,
+)
+from server.assembly import FEWEST_SITES
 
 CA_DAYS = 3650
 SERVER_DAYS = 397  # what TLS clients still accept from one certificate
 LOOPBACK = ("localhost", "127.0.0.1", "::1")  # the ServerApp reaches the SuperLink there
+HUB, ROSTER, JOIN, CA = "hub.json", "roster.json", "join.json", "ca.crt"
+FORMAT = 1
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:]+\]|[^:/\s]+):(?P<port>[0-9]{1,5})")
 
 
 @dataclass(frozen=True)
-class Roster:
-    """The sites of a federation.
+class Hub:
+    """Where the sites meet, and how the server knows their nodes.
 
     Attributes:
         address: host:port at which the sites reach the server.
@@ -57,82 +65,136 @@ class Roster:
     keys: Mapping[str, str]
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The sites' names, in the roster's order."""
+    def sites(self) -> tuple[str, ...]:
+        """The sites' names, in the order in which they were provisioned."""
         return tuple(self.keys)
 
 
+@dataclass(frozen=True)
+class ServerFolder:
+    """What the server's folder says.
+
+    Attributes:
+        hub: address and SuperNode keys.
+        roster: the keys of the masks; None where the sites answer unmasked.
+    """
+
+    hub: Hub
+    roster: Roster | None
+
+
 def provision(
-    folder: Path, sites: Sequence[str], address: str, *, hosts: Sequence[str] = (), public_keys: Mapping[str, str] = {}
-) -> Roster:
-    """Make (or complete) a federation's keys and certificates.
+    folder: Path, sites: Sequence[PublicKeys], address: str, *, hosts: Sequence[str] = (), masked: bool = True
+) -> ServerFolder:
+    """Make (or complete) a federation's certificates, hub and roster.
 
     Args:
         folder: where they go; created with mode 0700.
-        sites: names of the sites, in the order of the roster.
+        sites: the sites' public keys, in the order in which reports list the sites.
         address: host:port at which the sites reach the server, for example hub.example.org:443.
         hosts: other names or addresses the server's certificate must hold.
-        public_keys: site name -> OpenSSH public key, for sites that made their own.
+        masked: whether the sites mask their answers; False is for public data alone.
 
     Raises:
-        CtfedError: when a name, the address or a public key is not acceptable.
+        CtfedError: when a name, a key or the address is not acceptable, or the sites are too few for masks.
     """
-    _check_names(sites, public_keys)
+    names = [keys.site for keys in sites]
+    _check_sites(folder, sites, masked)
     host = _host_of(address)
+    hub = Hub(address, {keys.site: keys.supernode for keys in sites})
+    roster = Roster({keys.site: keys.mask for keys in sites}) if masked else None
     ca_key, ca_cert = _authority(_private_folder(folder / "ca"))
     server = _private_folder(folder / "server")
     _server_certificate(server, ca_key, ca_cert, [host, *hosts, *LOOPBACK])
-    shutil.copyfile(folder / "ca" / "ca.crt", server / "ca.crt")
-    keys = {}
-    for site in sites:
-        keys[site] = _site_folder(folder, site, address, public_keys.get(site))
-    if len(set(keys.values())) < len(keys):
-        raise CtfedError("two sites have the same public key; each SuperNode needs its own")
-    roster = Roster(address, keys)
-    _write(server / "roster.json", json.dumps({"address": address, "sites": keys}, indent=2) + "\n")
-    return roster
+    for target in (server, *(_private_folder(folder / "sites" / name) for name in names)):
+        shutil.copyfile(folder / "ca" / CA, target / CA)
+        if roster is not None:
+            roster.write(target / ROSTER)
+    for name in names:
+        _write(folder / "sites" / name / JOIN, json.dumps({"site": name, "superlink": address}, indent=2) + "\n")
+    content = {"ctfed_hub": FORMAT, "address": address, "sites": dict(hub.keys)}
+    _write(server / HUB, json.dumps(content, indent=2) + "\n")
+    return ServerFolder(hub, roster)
 
 
-def read_roster(path: Path) -> Roster:
-    """Read a roster file.
+def make_trial_keys(folder: Path, names: Sequence[str]) -> list[PublicKeys]:
+    """Every site's keys, in ``folder/sites/<site>``: for trials on one machine.
 
     Raises:
-        CtfedError: when the file is missing or is not a roster.
+        CtfedError: when a name is not a site's.
+    """
+    _check_names(names)
+    return [make_site_keys(folder / "sites" / name, name) for name in names]
+
+
+def read_server_folder(folder: Path) -> ServerFolder:
+    """What `ctfed provision` left for the server; masked whenever the folder holds a roster.
+
+    Raises:
+        CtfedError: when a file is missing or wrong, the two name other sites, or the sites are too few for masks.
+    """
+    hub = read_hub(folder / HUB)
+    path = folder / ROSTER
+    if not path.exists():
+        return ServerFolder(hub, None)
+    roster = read_roster(path)
+    if set(roster.sites) != set(hub.sites):
+        raise CtfedError(
+            f"{path} names the sites {', '.join(roster.sites)}, {HUB} beside it {', '.join(sorted(hub.sites))}; "
+            "`ctfed provision` writes both"
+        )
+    _check_enough(roster.sites)
+    return ServerFolder(hub, roster)
+
+
+def read_hub(path: Path) -> Hub:
+    """Read a hub file.
+
+    Raises:
+        CtfedError: when the file is missing or is not a hub's.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CtfedError(f"there is no roster {path}; `ctfed provision` writes it") from error
-    except ValueError as error:
-        raise CtfedError(f"the roster {path} is not JSON: {error}") from error
-    sites = content.get("sites") if isinstance(content, dict) else None
-    if not isinstance(sites, dict) or not sites or not isinstance(content.get("address"), str):
-        raise CtfedError(f"the roster {path} must have an 'address' and a table 'sites' of name and public key")
-    _check_names(list(sites), sites)
-    return Roster(content["address"], {str(name): str(key) for name, key in sites.items()})
+    except OSError as error:
+        raise CtfedError(f"{path} cannot be read ({error.strerror}); `ctfed provision` writes it") from error
+    except (ValueError, RecursionError) as error:
+        raise CtfedError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("ctfed_hub") != FORMAT:
+        raise CtfedError(
+            f"{path}: expected a table that begins with 'ctfed_hub': {FORMAT}, as `ctfed provision` writes"
+        )
+    sites, address = content.get("sites"), content.get("address")
+    if not isinstance(sites, dict) or not isinstance(address, str):
+        raise CtfedError(f"{path}: expected an 'address' and a table 'sites' of names and SuperNode keys")
+    _check_names(list(sites))
+    return Hub(address, {str(name): str(key) for name, key in sites.items()})
 
 
-def make_node_key(folder: Path) -> str:
-    """Make a SuperNode's P-384 key pair in a folder, unless it is there, and return the public half.
+def _check_sites(folder: Path, sites: Sequence[PublicKeys], masked: bool) -> None:
+    _check_names([keys.site for keys in sites])
+    if len({keys.supernode for keys in sites}) < len(sites):
+        raise CtfedError("two sites have the same SuperNode key; each site makes its own")
+    if masked:
+        _check_enough([keys.site for keys in sites])
+    elif (folder / "server" / ROSTER).exists():
+        raise CtfedError(f"{folder} holds a federation that masks its answers; choose another folder for one without")
+    for keys in sites:
+        _check_kept_keys(folder / "sites" / keys.site, keys)
 
-    Only ``supernode.pub`` may leave the site.
-    """
-    public = folder / "supernode.pub"
-    if not (folder / "supernode.key").exists():
-        key = ec.generate_private_key(ec.SECP384R1())
-        _write_private(folder / "supernode.key", key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
-        _write(public, key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode() + "\n")
-    return public.read_text(encoding="utf-8").strip()
+
+def _check_kept_keys(folder: Path, keys: PublicKeys) -> None:
+    """A trial's private keys must not lie, forgotten, in the folder that is sent to a site with keys of its own."""
+    held = [name for name in (MASK_KEY, NODE_KEY) if (folder / name).exists()]
+    if held and not ((folder / PUBLIC).exists() and read_public_keys(folder / PUBLIC) == keys):
+        raise CtfedError(f"{folder} holds {' and '.join(held)} of an earlier trial; choose another folder")
 
 
-def _site_folder(folder: Path, site: str, address: str, public_key: str | None) -> str:
-    target = _private_folder(folder / "sites" / site)
-    shutil.copyfile(folder / "ca" / "ca.crt", target / "ca.crt")
-    _write(target / "join.json", json.dumps({"site": site, "superlink": address}, indent=2) + "\n")
-    if public_key is None:
-        return make_node_key(target)
-    _write(target / "supernode.pub", public_key.strip() + "\n")
-    return public_key.strip()
+def _check_enough(sites: Sequence[str]) -> None:
+    if len(sites) < FEWEST_SITES:
+        raise CtfedError(
+            f"secure summation needs at least {FEWEST_SITES} sites, found {len(sites)} ({', '.join(sites)}): the sum "
+            "of two tells each what the other holds; for public data, `ctfed provision --unmasked` does without masks"
+        )
 
 
 def _authority(folder: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
@@ -150,7 +212,7 @@ def _authority(folder: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certifica
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA384())
     )
-    _write_private(folder / "ca.key", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    write_private(folder / "ca.key", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     _write(folder / "ca.crt", certificate.public_bytes(Encoding.PEM).decode())
     return key, certificate
 
@@ -170,7 +232,7 @@ def _server_certificate(
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
         .sign(ca_key, hashes.SHA384())
     )
-    _write_private(folder / "server.key", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    write_private(folder / "server.key", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     _write(folder / "server.crt", certificate.public_bytes(Encoding.PEM).decode())
 
 
@@ -217,25 +279,11 @@ def _host_of(address: str) -> str:
     return match["host"].strip("[]")
 
 
-def _check_names(sites: Sequence[str], public_keys: Mapping[str, str]) -> None:
+def _check_names(sites: Sequence[str]) -> None:
     if not sites or len(set(sites)) < len(sites):
         raise CtfedError(f"a federation needs sites with different names, found {list(sites)}")
-    for name in [*sites, *public_keys]:
-        if not _NAME.fullmatch(name):
-            raise CtfedError(f"a site's name has 1 to 64 letters, digits, '_', '-' or '.', found {name!r}")
-        if name not in sites:
-            raise CtfedError(f"there is a public key for {name!r}, which is not among the sites {list(sites)}")
-    for name, text in public_keys.items():
-        _check_public_key(name, text)
-
-
-def _check_public_key(site: str, text: str) -> None:
-    try:
-        key = load_ssh_public_key(text.encode())
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise CtfedError(f"the public key of {site!r} is not in OpenSSH's form: {error}") from error
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
-        raise CtfedError(f"the public key of {site!r} must be an EC P-384 key (ssh-keygen -t ecdsa -b 384)")
+    for name in sites:
+        check_site_name(name)
 
 
 def _private_folder(path: Path) -> Path:
@@ -245,11 +293,3 @@ def _private_folder(path: Path) -> Path:
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    """Write a file that was never readable by anyone else, not even for a moment."""
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)

@@ -29,7 +29,7 @@ from ctfed.federation.ledger import Ledger
 from ctfed.federation.masking import make_mask_key, read_mask_key
 from ctfed.federation.policy import Policy
 from ctfed.federation.roster import Roster
-from ctfed.study import Study, load_study
+from ctfed.study import Study, load_study, scope_of
 from server import app as server_app
 from server.assembly import FEWEST_SITES
 from server.deploy import await_health, follow, superlink_program
@@ -101,7 +101,7 @@ def simulated_guards(
     for site in cohorts:
         key = read_mask_key(folder / site / "mask.key")
         secret = hashlib.sha256(b"simulated site|" + key.private_bytes_raw()).digest()
-        guards[site] = Guard(key, roster, approval, StudyGate(policy), Ledger(folder / site), secret)
+        guards[site] = Guard(key, roster, approval, StudyGate(policy, scope_of(study)), Ledger(folder / site), secret)
     return roster, guards
 
 

@@ -14,13 +14,14 @@ from ctfed.federation.errors import CtfedError, MalformedMessage
 from ctfed.federation.flower.exchange import Exchange, Patience, Pursuit
 from ctfed.federation.flower.grid import group_id
 from ctfed.federation.flower.records import ASK, HELLO, pack_question, unpack_answer, unpack_hello
-from ctfed.federation.wire import Answer, Question
+from ctfed.federation.wire import MAX_ANSWER_HEADER, Answer, Question
+from server.assembly import CENSUS_ROUND, OPENING_ROUND
 
 Tell = Callable[[str], None]
 
 
-class RosterError(CtfedError):
-    """The nodes that are present are not the sites of the roster."""
+class WrongNodes(CtfedError):
+    """The nodes that are present are not the sites of the federation."""
 
 
 class SiteLost(CtfedError):
@@ -71,7 +72,7 @@ class FlowerTransport:
         """Greet the nodes until every site of the roster is there. None takes the nodes that are online as the roster.
 
         Raises:
-            RosterError: when two nodes have one name, a name is not in the roster, versions differ, or a site has not
+            WrongNodes: when two nodes have one name, a name is not in the roster, versions differ, or a site has not
                 come after ``patience.join`` seconds.
         """
         patience = patience or Patience()
@@ -89,19 +90,19 @@ class FlowerTransport:
                 declines).
         """
         exchange = self._start(round_number, questions)
-        watch = _Watch(self._patience, self._tell, f"round {round_number}", len(questions))
+        watch = _Watch(self._patience, self._tell, _named(round_number), len(questions))
         while True:
             exchange.step()
             if not exchange.waiting:
                 return {site: exchange.answers[site] for site in self.sites if site in questions}
-            watch.report(exchange, lambda: f"; asked: {_kinds(questions, exchange)}")
+            watch.report(exchange, lambda: _asked(questions, exchange, "; asked: "))
             self._lose_patience(exchange, round_number, questions)
             exchange.pause()
 
     def _start(self, round_number: int, questions: Mapping[str, Question]) -> Exchange[Answer]:
         unknown = sorted(set(questions) - set(self.sites))
         if unknown:
-            raise RosterError(f"round {round_number} asks {unknown}, who are not in the roster {list(self.sites)}")
+            raise WrongNodes(f"{_named(round_number)} asks {unknown}, who are not in the roster {list(self.sites)}")
 
         def read(site: str, records: RecordDict) -> Answer:
             answer = unpack_answer(records)
@@ -127,9 +128,9 @@ class FlowerTransport:
             return
         said = "; ".join(f"{site}: {reason}" for site, reason in lost.items())
         raise SiteLost(
-            f"round {round_number} stops after {elapsed:.0f} s without {len(lost)} of {len(questions)} sites ({said}). "
-            f"It asked: {_kinds(questions, exchange)}. No site was left out of a sum; started again, the study goes "
-            f"on with this round.",
+            f"{_named(round_number)} stops after {elapsed:.0f} s without {len(lost)} of {len(questions)} sites ({said})"
+            f"{_asked(questions, exchange, '. It asked: ')}. No site was left out of a sum; started again, the study "
+            f"goes on from here.",
             round_number,
             lost,
         )
@@ -169,6 +170,8 @@ def _describe(name: str, pursuit: Pursuit) -> str:
 
 def _check_echo(answer: Answer, question: Question) -> None:
     """The answer must name the question it answers; an older round's answer does not."""
+    if len(answer.header) > MAX_ANSWER_HEADER:
+        raise MalformedMessage(f"its header is longer than {MAX_ANSWER_HEADER} characters")
     try:
         header = json.loads(answer.header)
     except (ValueError, RecursionError) as error:
@@ -177,12 +180,18 @@ def _check_echo(answer: Answer, question: Question) -> None:
         raise MalformedMessage("it answers another question")
 
 
-def _kinds(questions: Mapping[str, Question], exchange: Exchange[Answer]) -> str:
-    """The kinds of query that the first waiting site was asked, with their numbers."""
+def _named(round_number: int) -> str:
+    """What a round is called in sentences; the two exchanges before the first one have names."""
+    names = {OPENING_ROUND: "the opening of the run", CENSUS_ROUND: "the census of the run"}
+    return names.get(round_number, f"round {round_number}")
+
+
+def _asked(questions: Mapping[str, Question], exchange: Exchange[Answer], words: str) -> str:
+    """``words`` and the kinds of query that the first waiting site was asked; '' before the first round."""
     site = next(iter(exchange.waiting))
     queries = json.loads(questions[site].header).get("queries", [])
     kinds = Counter(str(query["kind"]) for query in queries)
-    return ", ".join(f"{kind} x {count}" for kind, count in sorted(kinds.items())) or "nothing"
+    return words + ", ".join(f"{kind} x {count}" for kind, count in sorted(kinds.items())) if kinds else ""
 
 
 def _greet(grid: Grid, roster: Sequence[str] | None, patience: Patience, tell: Tell) -> dict[str, int]:
@@ -204,7 +213,7 @@ def _greet(grid: Grid, roster: Sequence[str] | None, patience: Patience, tell: T
             return nodes
         state = _roster_state(nodes, expected, exchange)
         if exchange.elapsed > patience.join:
-            raise RosterError(f"the roster is not complete after {exchange.elapsed:.0f} s: {state}")
+            raise WrongNodes(f"the roster is not complete after {exchange.elapsed:.0f} s: {state}")
         if exchange.elapsed > next_line:
             next_line = exchange.elapsed + patience.progress
             tell(state)
@@ -224,7 +233,7 @@ def _roster_state(nodes: Mapping[str, int], expected: set[str] | None, exchange:
 def _read_hello(name: str, records: RecordDict) -> str:
     site, version = unpack_hello(records)
     if version != __version__:
-        raise RosterError(f"site {site!r} runs ctfed {version}, the server {__version__}: install the same version")
+        raise WrongNodes(f"site {site!r} runs ctfed {version}, the server {__version__}: install the same version")
     return site
 
 
@@ -232,8 +241,8 @@ def _by_site(exchange: Exchange[str], ids: Mapping[str, int], expected: set[str]
     nodes: dict[str, int] = {}
     for name, site in exchange.answers.items():
         if expected is not None and site not in expected:
-            raise RosterError(f"{name} calls itself {site!r}, which is not in the roster {sorted(expected)}")
+            raise WrongNodes(f"{name} calls itself {site!r}, which is not in the roster {sorted(expected)}")
         if site in nodes:
-            raise RosterError(f"two nodes ({nodes[site]} and {ids[name]}) call themselves {site!r}")
+            raise WrongNodes(f"two nodes ({nodes[site]} and {ids[name]}) call themselves {site!r}")
         nodes[site] = ids[name]
     return nodes

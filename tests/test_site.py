@@ -31,6 +31,7 @@ SIMULATION: dict[str, Any] = {
     "time_unit": "days",
     "fixture_secret": "fixture",
 }
+TRUST = {"key": "keys/mask.key", "roster": "keys/roster.json", "ledger": "ledger"}
 ABSENT = object()
 
 
@@ -79,6 +80,11 @@ BAD = [
     (REAL, "secret", ABSENT, "secret", "nothing", "the path of the file with the site's secret"),
     (REAL, "fixture_secret", "x", "fixture_secret", "a secret in the file of a real site", "secret: path"),
     (REAL, "server", {"address": "host"}, "server.address", "'host'", "host:port in quotes"),
+    (REAL, "trust", {"key": "k", "roster": "r"}, "trust.ledger", "nothing", "the folder with the ledger"),
+    (REAL | {"trust": TRUST}, "trust.keys", "k", "trust.keys", "an unknown key", "(did you mean 'key'?)"),
+    (REAL | {"trust": TRUST}, "unmasked", True, "unmasked", "true beside trust", "a site masks its answers or not"),
+    (SIMULATION, "trust", TRUST, "trust", "keys beside partition", "none"),
+    (SIMULATION, "unmasked", True, "unmasked", "true beside partition", "`ctfed simulate --unmasked`"),
     (SIMULATION, "partition.minimum", 0, "partition.minimum", "0", "the fewest patients of a site"),
     (SIMULATION, "partition.by", ABSENT, "partition.by", "nothing", "the column whose levels become sites"),
     (SIMULATION, "partition.remainder", "the rest", "partition.remainder", "'the rest'", "the small levels"),
@@ -115,6 +121,15 @@ def test_relative_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert site.server.root_certificates == tmp_path / "ca.pem"
     assert site.server.private_key == Path("/keys/k")
     assert site.origin == str(tmp_path / "site.yaml")
+
+
+def test_the_paths_of_trust_are_relative_to_the_file(tmp_path: Path) -> None:
+    site = load_site(written(tmp_path, REAL | {"trust": TRUST | {"policy": "/etc/policy.yaml"}}))
+    assert site.trust is not None
+    assert site.trust.key == tmp_path / "keys" / "mask.key"
+    assert site.trust.roster == tmp_path / "keys" / "roster.json"
+    assert site.trust.ledger == tmp_path / "ledger"
+    assert site.trust.policy == Path("/etc/policy.yaml")
 
 
 def test_a_variable_comes_from_its_own_name_unless_the_file_says_otherwise(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ guessed. All sentences stay at the site.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,7 +94,7 @@ def load_cohorts(site: Site, study: Study) -> PartitionedCohorts:
     """All cohorts of a site file: one for a real site, one per virtual site for a partition.
 
     Rows keep the order of the table; every variable of the study is a column, NaN where missing. Stratum and batch
-    are the site's name. Split (unless the study names a column) and folds come from the site's secret.
+    are the site's name. Split (unless the study names a column), folds and pseudonyms come from the site's secret.
 
     Raises:
         ConfigError: when the site file does not fit the study.
@@ -169,7 +171,13 @@ def _cohort(name: str, rows: IntArray, clinical: _Clinical, site: Site, study: S
         event,
         split=split,
         fold=assign_folds(keys, event, split, secret, study.name, study.folds),
+        pseudonym=[_pseudonym(key, secret) for key in keys],
     )
+
+
+def _pseudonym(key: str, secret: bytes) -> str:
+    """HMAC-SHA256 (hex) of a patient's identifier: the same in all tables and studies of a site, known to it alone."""
+    return hmac.digest(secret, f"pseudonym|{key}".encode(), hashlib.sha256).hex()
 
 
 def _warnings(cohort: Cohort) -> list[str]:

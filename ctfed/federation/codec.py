@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import types
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -27,6 +28,10 @@ MAX_ITEMS = 1_000_000  # entries of one tuple
 MAX_VALUES = 50_000_000  # float64 values in one message: 400 MB
 MAX_DEPTH = 32
 MAX_AXES = 4
+MAX_INTEGER = 2**63 - 1  # of a whole number's magnitude
+MAX_TEXT = 65_536  # characters of one text
+
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which no file and no terminal takes
 
 _classes: dict[str, type] = {}
 _shared: set[type] = set()
@@ -91,6 +96,7 @@ class Encoder:
         if type(value) is int and _holds_floats(expected):
             return float(value)
         if value is None or type(value) in (bool, int, str):
+            _check_plain(value, "message")
             return value
         if isinstance(value, float):
             if not math.isfinite(value):
@@ -217,6 +223,7 @@ class Decoder:
             raise MalformedMessage(f"{where}: expected {expected.__name__}, found {type(value).__name__}")
         if isinstance(value, float) and not math.isfinite(value):
             raise MalformedMessage(f"{where}: a number must be finite")
+        _check_plain(value, where)
         return value
 
     def _object(self, value: Any, expected: type, where: str, depth: int) -> Any:
@@ -240,7 +247,7 @@ class Decoder:
         fields = {n: self.decode(value[n], hint, f"{where}.{n}", depth + 1) for n, hint in hints.items()}
         try:
             return cls(**fields)
-        except (ValueError, TypeError, OverflowError, ArithmeticError) as error:
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise MalformedMessage(f"{where}: {kind}: {error}") from error
 
 
@@ -249,6 +256,14 @@ def _field_types(kind: str) -> dict[str, Any]:
     cls = _classes[kind]
     hints = get_type_hints(cls)
     return {item.name: hints[item.name] for item in dataclasses.fields(cls)}
+
+
+def _check_plain(value: Any, where: str) -> None:
+    """Whole numbers fit 64 bits; texts are short, and can be written down as UTF-8."""
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise MalformedMessage(f"{where}: a whole number must fit 64 bits")
+    if isinstance(value, str) and (len(value) > MAX_TEXT or not (value.isascii() or _SURROGATE.search(value) is None)):
+        raise MalformedMessage(f"{where}: a text holds Unicode of at most {MAX_TEXT} characters")
 
 
 def _holds_floats(expected: Any) -> bool:

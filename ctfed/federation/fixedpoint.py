@@ -15,7 +15,7 @@ from ctfed.federation.errors import CtfedError, Refusal
 
 HIGH_BITS = 16
 LOW_BITS = 52
-LIMIT = 2.0**52  # of |high| at one site, so that 1,024 sites stay below 2**62
+LIMIT = 2.0**LOW_BITS  # of |high| at one site, so that 1,024 sites stay below 2**62
 MAX_SITES = 1024
 
 
@@ -51,6 +51,14 @@ def to_limbs(values: FloatArray, exponents: npt.NDArray[np.int64]) -> IntArray:
 def add_limbs(total: IntArray, other: IntArray) -> IntArray:
     """The sum modulo 2**64, element by element."""
     return (total.view(np.uint64) + other.view(np.uint64)).view(np.int64)
+
+
+def in_range(limbs: IntArray, sites: int) -> bool:
+    """Whether (2n,) summed limbs can be what ``to_limbs`` gave at this number of sites, and zeros at all others."""
+    n = limbs.size // 2
+    high, low = limbs[:n], limbs[n:]
+    bound = sites * 2**LOW_BITS
+    return bool(((high >= -bound) & (high <= bound) & (low >= 0) & (low <= bound)).all())
 
 
 def from_limbs(limbs: IntArray, exponents: npt.NDArray[np.int64]) -> FloatArray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -20,12 +21,21 @@ from ctfed.federation.arrays import IntArray
 from ctfed.federation.codec import digest
 from ctfed.federation.cohort import Cohort
 from ctfed.federation.errors import CtfedError, Refusal
-from ctfed.federation.ledger import ANSWERED, JOINED, OPENED, Ledger, RunState
+from ctfed.federation.ledger import ANSWERED, JOINED, OPENED, Ledger, RunState, limb_bytes
 from ctfed.federation.masking import Masks
 from ctfed.federation.query import Query
 from ctfed.federation.roster import Roster
-from ctfed.federation.session import Assembly, Census, Opening, SealedCount, Session, open_census, sealed_count
-from ctfed.federation.summary import Summary, layout_size
+from ctfed.federation.rules.scope import rows_of
+from ctfed.federation.session import (
+    Census,
+    LedgerMark,
+    Opening,
+    SealedCount,
+    Session,
+    open_census,
+    sealed_count,
+)
+from ctfed.federation.summary import Summary
 from ctfed.federation.wire import Asked, Invitation, bundle_digest
 
 
@@ -105,33 +115,46 @@ class Guard:
             Refusal: 'study-not-approved', 'roster-not-approved', 'cohort-changed', or a rule of the gate.
         """
         self._check_approved(invitation.study, invitation.roster)
-        state = self.ledger.runs.get(invitation.run)
-        if state is None:
-            facts = {
-                "study": invitation.study,
-                "roster": invitation.roster,
-                "nonce": secrets.token_hex(32),
-                "cohort": self._commitment(cohort),
-                "patients": self._pseudonyms(cohort),
-                "splits": list(self._gate.splits(cohort)),
-                "sites": list(self._roster.sites),
-                "entries": self.ledger.length,
-                "head": self.ledger.head,
-            }
-            self._gate.check_run(facts, cohort, self.ledger)
-            self.ledger.append(OPENED, invitation.run, facts)
-            state = self.ledger.runs[invitation.run]
+        with self.ledger.hold():
+            state = self.ledger.runs.get(invitation.run)
+            if state is None:
+                facts = self._opening_facts(invitation, cohort)
+                self._gate.check_run(facts, cohort, self.ledger)
+                self.ledger.append(OPENED, invitation.run, facts)
+                state = self.ledger.runs[invitation.run]
+        self._check_same_study(state, invitation.study, invitation.roster)
         self._check_cohort(state, cohort)
         return _opening(cohort.site, state)
+
+    def _opening_facts(self, invitation: Invitation, cohort: Cohort) -> dict[str, object]:
+        seen = {site: list(self.ledger.witnessed[site]) for site in self._roster.sites if site in self.ledger.witnessed}
+        return {
+            "study": invitation.study,
+            "roster": invitation.roster,
+            "nonce": secrets.token_hex(32),
+            "cohort": self.commitment(cohort),
+            "patients": self._pseudonyms(cohort),
+            "splits": list(self._gate.splits(cohort)),
+            "sites": list(self._roster.sites),
+            "entries": self.ledger.length,
+            "head": self.ledger.head,
+            "seen": seen,
+        }
 
     def census(self, session: Session, cohort: Cohort) -> SealedCount:
         """Join a session and give this site's masked, sealed counts; asked again, the same ones.
 
         Raises:
-            Refusal: when the session is not the one that this site opened, or a peer's ledger has become shorter.
+            Refusal: when the session is not the one that this site opened, or this site's or a peer's ledger is not
+                the continuation of what was seen before ('own-ledger', 'peer-ledger').
         """
+        with self.ledger.hold():
+            return self._census(session, cohort)
+
+    def _census(self, session: Session, cohort: Cohort) -> SealedCount:
         state = self._state(session.run)
         self._check_approved(session.study, session.roster)
+        self._check_same_study(state, session.study, session.roster)
         self._check_cohort(state, cohort)
         name = digest(session)
         if state.session and state.session != name:
@@ -142,10 +165,12 @@ class Guard:
             raise Refusal("session-changed", "the session holds another opening than the one this site gave")
         self._gate.check_session(session)
         if not state.session:
-            self._check_ledgers(session)
+            self._check_ledgers(session, cohort.site)
             ledgers = {one.site: [one.entries, one.head] for one in session.openings if one.site != cohort.site}
             self.ledger.append(JOINED, session.run, {"session": name, "ledgers": ledgers})
-        masks = Masks(cohort.site, self._key, self._roster, name)
+        return self._sealed_count(state, cohort, Masks(cohort.site, self._key, self._roster, name), name)
+
+    def _sealed_count(self, state: RunState, cohort: Cohort, masks: Masks, name: str) -> SealedCount:
         return sealed_count(cohort, _opening(cohort.site, state), self._approval.folds, masks, name)
 
     # -- a round
@@ -154,8 +179,9 @@ class Guard:
         """The masked limbs with which a round was answered before, None for a new round.
 
         Raises:
-            Refusal: 'round-answered' when the round was another question, or its answer is gone.
+            Refusal: 'round-answered' when the round was another question; 'answer-lost' when its answer is gone.
         """
+        self.ledger.refresh()
         answered = self._state(asked.run).answered.get(asked.round_number)
         if answered is None:
             return None
@@ -163,7 +189,11 @@ class Guard:
             raise Refusal("round-answered", f"round {asked.round_number} was another question when it was answered")
         stored = self.ledger.stored(asked.run, asked.round_number)
         if stored is None:
-            raise Refusal("answer-lost", f"the stored answer of round {asked.round_number} is gone; begin a new run")
+            raise Refusal(
+                "answer-lost",
+                f"the stored answer of round {asked.round_number} is gone, or is no longer what was sent; restore the "
+                "ledger's folder 'answers', or begin a new run",
+            )
         return stored
 
     def admit(self, asked: Asked, cohort: Cohort) -> Mapping[str, int]:
@@ -185,31 +215,27 @@ class Guard:
     def send(
         self, asked: Asked, summaries: Sequence[Summary | None], limbs: IntArray, spent: Mapping[str, int]
     ) -> IntArray:
-        """The masked limbs, kept and written down."""
+        """The masked limbs, kept and written down; what another process sent meanwhile is sent again."""
         assert asked.assembly is not None
         question = bundle_digest(asked.queries)
-        masks = self._joined[asked.assembly.session_digest].masks
-        masked = masks.mask(limbs, f"{asked.round_number}|{question}")
-        self.ledger.store(asked.run, asked.round_number, masked)
-        facts = {
-            "round": asked.round_number,
-            "question": question,
-            "queries": [
-                {
-                    "kind": query.kind,
-                    "view": digest(query.view),
-                    "arrays": {name: list(entry.shape) for name, entry in query.layout.items()},
-                    "contributed": summary is not None,
-                }
-                for query, summary in zip(asked.queries, summaries, strict=True)
-            ],
-            "numbers": sum(layout_size(query.layout) for query in asked.queries),
-            "bytes": masked.nbytes,
-            "statistics": hmac.digest(self._ledger_key, limbs.astype("<i8").tobytes(), sha256).hex(),
-            "sent": sha256(masked.astype("<i8").tobytes()).hexdigest(),
-            "spent": dict(spent),
-        }
-        self.ledger.append(ANSWERED, asked.run, facts)
+        joined = self._joined[asked.assembly.session_digest]
+        masked = joined.masks.mask(limbs, f"{asked.round_number}|{question}")
+        with self.ledger.hold():
+            stored = self.replay(asked)
+            if stored is not None:
+                return stored
+            self.ledger.store(asked.run, asked.round_number, masked)
+            facts = {
+                "round": asked.round_number,
+                "question": question,
+                "queries": _described(asked.queries, summaries, joined),
+                "numbers": limbs.size // 2 - len(asked.queries),  # without every query's count of contributors
+                "bytes": masked.nbytes,
+                "statistics": hmac.digest(self._ledger_key, limb_bytes(limbs), sha256).hex(),
+                "sent": sha256(limb_bytes(masked)).hexdigest(),
+                "spent": dict(spent),
+            }
+            self.ledger.append(ANSWERED, asked.run, facts)
         return masked
 
     # -- checks
@@ -221,9 +247,13 @@ class Guard:
         name = assembly.session_digest
         if assembly.session.run != asked.run or not state.session or state.session != name:
             raise Refusal("not-joined", f"run {asked.run} is asked in a session that this site has not joined")
+        self._check_approved(assembly.session.study, assembly.session.roster)
         if name not in self._joined:
             masks = Masks(cohort.site, self._key, self._roster, name)
-            self._joined[name] = _Joined(assembly.session, masks, _census(assembly, masks, self._approval.folds))
+            own = self._sealed_count(state, cohort, masks, name)
+            self._joined[name] = _Joined(
+                assembly.session, masks, open_census(assembly, masks, self._approval.folds, own)
+            )
         return self._joined[name]
 
     def _state(self, run: str) -> RunState:
@@ -245,23 +275,37 @@ class Guard:
                 f"the server's roster is {roster[:12]}, this site has approved {self._roster.digest[:12]}",
             )
 
+    def _check_same_study(self, state: RunState, study: str, roster: str) -> None:
+        if (state.opened["study"], state.opened["roster"]) != (study, roster):
+            raise Refusal("study-not-approved", "the run was opened for another study or roster; begin a new run")
+
     def _check_cohort(self, state: RunState, cohort: Cohort) -> None:
-        if state.opened["cohort"] != self._commitment(cohort):
+        if state.opened["cohort"] != self.commitment(cohort):
             raise Refusal(
                 "cohort-changed", "the site's table has changed since the run began; begin a new run, or restore it"
             )
 
-    def _check_ledgers(self, session: Session) -> None:
+    def _check_ledgers(self, session: Session, site: str) -> None:
         for opening in session.openings:
-            entries, head = self.ledger.witnessed.get(opening.site, (0, opening.head))
-            if opening.entries < entries or (opening.entries == entries > 0 and opening.head != head):
+            entries = self.ledger.witnessed.get(opening.site, (-1, ""))[0]
+            if opening.site != site and opening.entries <= entries:  # the run that was seen has added one
                 raise Refusal(
                     "peer-ledger",
-                    f"the ledger of {opening.site!r} had {entries} entries when it was last seen, now {opening.entries}"
-                    " or others; ask that site what happened",
+                    f"the ledger of {opening.site!r} had more than {entries} entries when it was last seen, now "
+                    f"{opening.entries}; if a later run has begun, begin a new one, else ask that site what happened "
+                    "(`ctfed ledger accept` goes on with the ledger that it has)",
                 )
+            for mark in opening.seen:
+                if mark.site == site and self.ledger.head_of(mark.entries) != mark.head:
+                    raise Refusal(
+                        "own-ledger",
+                        f"{opening.site!r} has seen another ledger of this site, with {mark.entries} entries; was an "
+                        f"old copy restored, or a line written anew? (last hash then: {mark.head}; where no better "
+                        "copy is left, the other sites can `ctfed ledger accept` this one)",
+                    )
 
-    def _commitment(self, cohort: Cohort) -> str:
+    def commitment(self, cohort: Cohort) -> str:
+        """What stands for the cohort in openings and in a steward's allowance: an HMAC (hex), keyed at this site."""
         return hmac.digest(self._commitment_key, cohort.fingerprint.encode(), sha256).hex()
 
     def _pseudonyms(self, cohort: Cohort) -> list[str]:
@@ -270,8 +314,32 @@ class Guard:
         return sorted(hmac.digest(key, f"patient|{name}".encode(), sha256).hex()[:16] for name in cohort.pseudonym)
 
 
-def _census(assembly: Assembly, masks: Masks, folds: int) -> Census:
-    return open_census(assembly, masks, folds)
+def _described(
+    queries: Sequence[Query], summaries: Sequence[Summary | None], joined: _Joined
+) -> list[dict[str, object]]:
+    """What the ledger keeps of a round's queries: kind, arrays, and the patients and events of the federation's total.
+
+    Queries that differ in their parameters alone are one item, with how many ``times`` they were asked.
+    """
+    items: dict[tuple[object, ...], dict[str, object]] = {}
+    times: Counter[tuple[object, ...]] = Counter()
+    for query, summary in zip(queries, summaries, strict=True):
+        shapes = {name: entry.shape for name, entry in query.layout.items()}
+        key = (query.kind, digest(query.view), *shapes.items())
+        times[key] += 1
+        if key not in items:
+            patients, events = joined.census.of(query.view)
+            items[key] = {
+                "kind": query.kind,
+                "view": digest(query.view),
+                "rows": rows_of(query.view),
+                "arrays": {name: list(shape) for name, shape in shapes.items()},
+                "contributed": summary is not None,
+                "sites": len(joined.session.contributors(query.view)),
+                "patients": patients,
+                "events": events,
+            }
+    return [{**item, "times": times[key]} for key, item in items.items()]
 
 
 def _opening(site: str, state: RunState) -> Opening:
@@ -283,4 +351,7 @@ def _opening(site: str, state: RunState) -> Opening:
         splits=tuple(str(split) for split in facts["splits"]),
         entries=int(facts["entries"]),
         head=str(facts["head"]),
+        seen=tuple(
+            LedgerMark(str(name), int(n), str(head)) for name, (n, head) in sorted(facts.get("seen", {}).items())
+        ),
     )

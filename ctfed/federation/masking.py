@@ -53,12 +53,13 @@ class Masks:
     def mask(self, limbs: IntArray, tag: str) -> IntArray:
         """(n,) limbs with all pairwise masks added modulo 2**64; uniformly random to whoever lacks the keys."""
         masked = limbs.view(np.uint64).copy()
+        zeros, stream = bytes(masked.nbytes), bytearray(masked.nbytes)
+        words = np.frombuffer(stream, dtype="<u8")
         for peer, pair in self._pairs.items():
             key = hmac.digest(pair, b"mask|" + tag.encode(), sha256)
-            if self.site < peer:
-                masked += _stream(key, masked.size)
-            else:
-                masked -= _stream(key, masked.size)
+            # A ChaCha20 keystream (RFC 8439): what zeros become.
+            Cipher(algorithms.ChaCha20(key, _NONCE), None).encryptor().update_into(zeros, stream)
+            (np.add if self.site < peer else np.subtract)(masked, words, out=masked)
         return masked.view(np.int64)
 
     def seal(self, peer: str, sender: str, message: bytes) -> str:
@@ -78,12 +79,6 @@ def _pair_key(private: X25519PrivateKey, peer: str, public: bytes, session: str,
         raise CtfedError(f"the roster's key of {peer!r} is not a usable X25519 key") from error
     info = _PAIR + "|".join(names).encode()  # a name holds no '|'
     return HKDF(SHA256(), 32, salt=bytes.fromhex(session), info=info).derive(shared)
-
-
-def _stream(key: bytes, count: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
-    """(count,) words of a ChaCha20 keystream (RFC 8439)."""
-    stream = Cipher(algorithms.ChaCha20(key, _NONCE), None).encryptor().update(bytes(8 * count))
-    return np.frombuffer(stream, dtype="<u8").astype(np.uint64)
 
 
 def make_mask_key(path: Path) -> bytes:

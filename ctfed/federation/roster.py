@@ -21,6 +21,7 @@ from ctfed.federation.fixedpoint import MAX_SITES
 
 FORMAT = 1
 KEY_BYTES = 32
+MAX_BYTES = 2**20  # of a roster file; 1,024 sites take a tenth of it
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -78,12 +79,16 @@ def read_roster(path: Path) -> Roster:
         RosterError: naming the file, what was found and what was expected.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
+        if len(data) > MAX_BYTES:
+            raise RosterError(f"the roster {path} has {len(data)} bytes, expected at most {MAX_BYTES}")
+        content = json.loads(data.decode("utf-8"), object_pairs_hook=_table)
     except OSError as error:
         raise RosterError(f"the roster {path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise RosterError(f"the roster {path} is not JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("ctfed_roster") != FORMAT:
+    version = content.get("ctfed_roster") if isinstance(content, dict) else None
+    if type(version) is not int or version != FORMAT:
         raise RosterError(f"the roster {path}: expected a table that begins with 'ctfed_roster': {FORMAT}")
     sites = content.get("sites")
     if not isinstance(sites, dict):
@@ -92,6 +97,15 @@ def read_roster(path: Path) -> Roster:
         return Roster({str(name): parse_key(key, str(name)) for name, key in sites.items()})
     except RosterError as error:
         raise RosterError(f"the roster {path}: {error}") from error
+
+
+def _table(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A table of which every key is written once: of two keys for one site, people would read the wrong one."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+        raise ValueError(f"found {twice!r:.80} for the second time")
+    return table
 
 
 def parse_key(text: object, site: str) -> bytes:

@@ -12,6 +12,7 @@ what the server says.
 
 from __future__ import annotations
 
+import hmac
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +30,22 @@ from ctfed.federation.roster import SITE_NAME
 from ctfed.federation.view import View
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
+RUN_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")  # also a folder's name in the ledger
 CENSUS = "census"  # the tag of its masks, in place of a round's number
+
+
+@register("ledger-mark")
+@dataclass(frozen=True)
+class LedgerMark:
+    """Where the ledger of ``site`` stood when another site last began a run with it: its length and last hash."""
+
+    site: str
+    entries: int
+    head: str
+
+    def __post_init__(self) -> None:
+        if not (SITE_NAME.fullmatch(self.site) and _HEX64.fullmatch(self.head)) or self.entries < 0:
+            raise ValueError("a mark of a ledger names a site, a number of entries >= 0 and 64 hexadecimal digits")
 
 
 @register("opening")
@@ -42,7 +58,9 @@ class Opening:
         nonce: 32 random bytes (hex), never used in another run.
         cohort: commitment (hex) to the frozen cohort, an HMAC with a key that stays at the site.
         splits: 'train' and 'test', where the site holds enough patients to contribute.
-        entries, head: length and last hash of the site's ledger; a peer refuses a ledger that has become shorter.
+        entries, head: length and last hash of the site's ledger; a peer refuses a ledger that has not grown.
+        seen: where the ledgers of the others stood when this site last saw them; each finds its own there, and refuses
+            to go on from a ledger that was restored or written anew.
     """
 
     site: str
@@ -51,6 +69,7 @@ class Opening:
     splits: tuple[str, ...]
     entries: int
     head: str
+    seen: tuple[LedgerMark, ...] = ()
 
     def __post_init__(self) -> None:
         if not SITE_NAME.fullmatch(self.site):
@@ -81,7 +100,7 @@ class Session:
     def __post_init__(self) -> None:
         if not (_HEX64.fullmatch(self.study) and _HEX64.fullmatch(self.roster)):
             raise ValueError("study and roster of a session are 64 hexadecimal digits")
-        if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", self.run):
+        if not RUN_NAME.fullmatch(self.run):
             raise ValueError("a run's name has 1 to 64 letters, digits or '-'")
         names = [opening.site for opening in self.openings]
         if not names or names != sorted(set(names)):
@@ -97,9 +116,13 @@ class Session:
         return next((opening for opening in self.openings if opening.site == site), None)
 
     def contributors(self, view: View) -> tuple[str, ...]:
-        """The sites that add something to a total over this view; all others add zeros."""
+        """The sites that add something to a total over this view; all others add zeros.
+
+        A total over the split 'all' holds every site that contributes to either: were a site without test patients
+        left out of it, 'train' plus 'test' minus 'all' would be that one site's sums.
+        """
         wanted = {"train", "test"} if view.split == "all" else {view.split}
-        return tuple(opening.site for opening in self.openings if wanted <= set(opening.splits))
+        return tuple(opening.site for opening in self.openings if wanted & set(opening.splits))
 
 
 @register("sealed-count")
@@ -163,13 +186,19 @@ class Census:
 
     def of(self, view: View) -> tuple[int, int]:
         """Patients and events of a view's rows, before its row filters."""
-        train = self.fold.sum(axis=0)
-        if view.fold is not None:
-            part = self.fold[view.fold] if view.fold < self.fold.shape[0] else np.zeros(2)
-            chosen = part if view.held_out else train - part
-        else:
-            chosen = {"train": train, "test": self.test, "all": train + self.test}[view.split]
-        return round(float(chosen[0])), round(float(chosen[1]))
+        chosen = [
+            counts
+            for split, fold, counts in self._parts
+            if view.split in (split, "all") and (view.fold is None or (fold == view.fold) == view.held_out)
+        ]
+        return sum(patients for patients, _ in chosen), sum(events for _, events in chosen)
+
+    @cached_property
+    def _parts(self) -> list[tuple[str, int, tuple[int, int]]]:
+        """Split, fold (that of test rows is -1, as in a Cohort), and patients and events there."""
+        table = [*self.fold.tolist(), self.test.tolist()]
+        counts = [(round(patients), round(events)) for patients, events in table]
+        return [*(("train", fold, part) for fold, part in enumerate(counts[:-1])), ("test", -1, counts[-1])]
 
 
 def _flat_counts(cohort: Cohort, splits: tuple[str, ...], folds: int) -> FloatArray:
@@ -194,8 +223,8 @@ def sealed_count(cohort: Cohort, opening: Opening, folds: int, masks: Masks, ses
     )
 
 
-def open_census(assembly: Assembly, masks: Masks, folds: int) -> Census:
-    """The federation's counts, from what every other site sealed for this one.
+def open_census(assembly: Assembly, masks: Masks, folds: int, own: SealedCount) -> Census:
+    """The federation's counts, from what every other site sealed for this one, and from its ``own``.
 
     Raises:
         Refusal: rule 'census-seal' when a count is not what its site sent; 'census-sum' when the counts do not add up.
@@ -203,12 +232,19 @@ def open_census(assembly: Assembly, masks: Masks, folds: int) -> Census:
     sites = assembly.session.sites
     for count in assembly.counts:
         if count.site == masks.site:
+            if count.limbs != own.limbs:  # or the server could add patients that nobody holds
+                raise Refusal("census-seal", "the census in this site's own name is not the one that it gave")
             continue
         message = assembly.session_digest.encode() + bytes.fromhex(count.limbs)
         position = [site for site in sites if site != count.site].index(masks.site)
-        if masks.seal(count.site, count.site, message) != count.seals[position]:
+        if not hmac.compare_digest(masks.seal(count.site, count.site, message), count.seals[position]):
             raise Refusal("census-seal", f"the census of {count.site!r} is not what that site sent to this one")
     return add_census([count.numbers for count in assembly.counts], folds)
+
+
+def census_limbs(folds: int) -> int:
+    """Limbs of one site's census: patients and events of every fold and of the test split."""
+    return 4 * (folds + 1)
 
 
 def add_census(counts: list[IntArray], folds: int) -> Census:
@@ -218,7 +254,7 @@ def add_census(counts: list[IntArray], folds: int) -> Census:
         Refusal: rule 'census-sum' when they do not open: a site took part in another session.
         MalformedMessage: when their sizes differ from what the number of folds needs.
     """
-    size = 4 * (folds + 1)
+    size = census_limbs(folds)
     if any(count.shape != (size,) for count in counts):
         raise MalformedMessage(f"a census of {folds} folds has {size} limbs")
     total = counts[0]

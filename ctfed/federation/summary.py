@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ctfed.federation.arrays import FloatArray
+from ctfed.federation.arrays import FloatArray, IntArray
 from ctfed.federation.errors import CtfedError
+
+MAX_NUMBERS = 8_000_000  # that one site sends in one round: 128 MB of limbs
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,16 +22,24 @@ class Entry:
     Attributes:
         shape: its shape, which never has an axis of patients.
         exponent: power-of-two scale; values of about 2**exponent are carried with 68 bits after the point.
-            An int, or an integer array that broadcasts to ``shape`` (one scale per feature).
+            An int, an integer array that broadcasts to ``shape`` (one scale per feature), or a function that makes
+            one: an array of more numbers than the query has fields for is made only when it is needed, because the
+            size of an answer is judged before.
     """
 
     shape: tuple[int, ...]
-    exponent: int | npt.NDArray[np.int64] = 0
+    exponent: int | IntArray | Callable[[], IntArray] = 0
 
     @property
     def size(self) -> int:
         """How many numbers the array holds."""
         return math.prod(self.shape)
+
+    @property
+    def exponents(self) -> IntArray:
+        """The scale of every number, in the array's shape."""
+        exponent = self.exponent() if callable(self.exponent) else self.exponent
+        return np.broadcast_to(np.asarray(exponent, dtype=np.int64), self.shape)
 
 
 Layout = Mapping[str, Entry]
@@ -93,9 +103,9 @@ def layout_size(layout: Layout) -> int:
     return sum(entry.size for entry in layout.values())
 
 
-def layout_exponents(layout: Layout) -> npt.NDArray[np.int64]:
+def layout_exponents(layout: Layout) -> IntArray:
     """The scale of every number of a flat summary, (layout_size,)."""
-    parts = [np.broadcast_to(np.asarray(e.exponent, dtype=np.int64), e.shape).reshape(-1) for e in layout.values()]
+    parts = [entry.exponents.reshape(-1) for entry in layout.values()]
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 

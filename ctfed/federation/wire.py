@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,14 +20,20 @@ import numpy as np
 from ctfed.federation.arrays import FloatArray, IntArray
 from ctfed.federation.codec import Decoder, Encoder, canonical_json, digest, is_shared
 from ctfed.federation.errors import MalformedMessage
-from ctfed.federation.fixedpoint import from_limbs, to_limbs
+from ctfed.federation.fixedpoint import MAX_SITES, from_limbs, in_range, to_limbs
 from ctfed.federation.query import Query
-from ctfed.federation.session import Assembly, Opening, SealedCount, Session
-from ctfed.federation.summary import Summary, Total, layout_exponents, layout_size, split_flat
+from ctfed.federation.session import RUN_NAME, Assembly, Opening, SealedCount, Session
+from ctfed.federation.summary import MAX_NUMBERS, Summary, Total, layout_exponents, layout_size, split_flat
 
 FORMAT = 2
-MAX_HEADER = 64 * 2**20  # characters of JSON
+MAX_HEADER = 64 * 2**20  # characters of a question's JSON
+MAX_ANSWER_HEADER = 2 * 2**20  # characters of an answer's JSON
+MAX_NODES = 1_000_000  # lists and tables in a header; each takes up to a few hundred bytes of memory
 MAX_QUERIES = 100_000
+MAX_SHARED = 20_000  # views that one question names
+MAX_ROUND = 2**31 - 1
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +79,13 @@ def encode_question(
     """Pack queries for a site that already holds the shared objects whose digests are in ``known``.
 
     Without an ``assembly`` the answers are not masked.
+
+    Raises:
+        MalformedMessage: when a query cannot travel, or the answer would hold more than ``MAX_NUMBERS``.
     """
+    numbers = 0
+    for index, query in enumerate(queries):
+        numbers = _check_answer(query, numbers, f"queries[{index}]")
     encoder = Encoder()
     session = encoder.encode(assembly)
     asked = [encoder.encode(query) for query in queries]
@@ -105,9 +119,11 @@ _QUESTIONS = (
 _ANSWER, _OPENING, _CENSUS = {"question", "missing"}, {"question", "opening"}, {"question", "census"}
 
 
-def _parse_header(text: str, what: str, *keys: set[str]) -> dict[str, Any]:
-    if len(text) > MAX_HEADER or not text.isascii():
-        raise MalformedMessage(f"the {what} must be ASCII of at most {MAX_HEADER} characters")
+def _parse_header(text: str, what: str, largest: int, *keys: set[str]) -> dict[str, Any]:
+    if len(text) > largest or not text.isascii():
+        raise MalformedMessage(f"the {what} must be ASCII of at most {largest} characters")
+    if text.count("[") + text.count("{") > MAX_NODES:  # also those inside texts, where no name of ctfed has any
+        raise MalformedMessage(f"the {what} must hold at most {MAX_NODES} lists and tables")
     try:
         header = json.loads(text, object_pairs_hook=_table)
     except (ValueError, RecursionError) as error:
@@ -159,7 +175,7 @@ def decode_question(question: Question, shared: dict[str, object]) -> Asked | In
     Raises:
         MalformedMessage: for anything that the format does not allow.
     """
-    header = _parse_header(question.header, "question", *_QUESTIONS)
+    header = _parse_header(question.header, "question", MAX_HEADER, *_QUESTIONS)
     if type(header["ctfed"]) is not int or header["ctfed"] != FORMAT:
         raise MalformedMessage(f"the question has format {header['ctfed']!r:.20}, this site understands {FORMAT}")
     if "queries" in header:
@@ -178,17 +194,23 @@ def _decode_invitation(body: Any) -> Invitation:
         raise MalformedMessage("an invitation has a run, a study and a roster")
     if not all(isinstance(value, str) and len(value) <= 200 for value in body.values()):
         raise MalformedMessage("an invitation's run, study and roster are short texts")
+    if not RUN_NAME.fullmatch(body["run"]):
+        raise MalformedMessage("an invitation's run has 1 to 64 letters, digits or '-'")
     return Invitation(body["run"], body["study"], body["roster"])
 
 
 def _decode_round(header: dict[str, Any], values: FloatArray, shared: dict[str, object]) -> Asked:
     run, round_number = header["run"], header["round"]
-    if not isinstance(run, str) or len(run) > 200 or type(round_number) is not int or round_number < 0:
-        raise MalformedMessage("the question's run must be a short text and its round a number >= 0")
+    if not isinstance(run, str) or not RUN_NAME.fullmatch(run):
+        raise MalformedMessage("a question's run has 1 to 64 letters, digits or '-'")
+    if type(round_number) is not int or not 0 <= round_number <= MAX_ROUND:
+        raise MalformedMessage(f"a question's round is a number from 0 to {MAX_ROUND}")
     if not isinstance(header["queries"], list) or not 0 < len(header["queries"]) <= MAX_QUERIES:
         raise MalformedMessage(f"a question holds 1 to {MAX_QUERIES} queries")
-    if not isinstance(header["shared"], dict):
-        raise MalformedMessage("the question's shared objects must be a table")
+    if not isinstance(header["shared"], dict) or len(header["shared"]) > MAX_SHARED:
+        raise MalformedMessage(f"a question's shared objects are a table of at most {MAX_SHARED}")
+    if not all(_DIGEST.fullmatch(key) for key in header["shared"]):
+        raise MalformedMessage("a question's shared objects have their digests as names")
     decoder = Decoder(values)
     _learn_shared(header["shared"], decoder, shared)
     missing = tuple(sorted(key for key in header["shared"] if key not in shared))
@@ -196,10 +218,37 @@ def _decode_round(header: dict[str, Any], values: FloatArray, shared: dict[str, 
         return Asked(run, round_number, None, (), missing)
     decoder.share(shared)
     assembly = decoder.decode(header["assembly"], Assembly | None, "assembly")
-    queries = tuple(decoder.build(body, Query, f"queries[{index}]") for index, body in enumerate(header["queries"]))
+    queries = _decode_queries(header["queries"], decoder)
     if not decoder.exhausted:
         raise MalformedMessage("the question holds more numbers than its queries use")
     return Asked(run, round_number, assembly, queries, ())
+
+
+def _decode_queries(bodies: list[Any], decoder: Decoder) -> tuple[Query, ...]:
+    queries, numbers = [], 0
+    for index, body in enumerate(bodies):
+        where = f"queries[{index}]"
+        query = decoder.build(body, Query, where)
+        numbers = _check_answer(query, numbers, where)
+        queries.append(query)
+    return tuple(queries)
+
+
+def _check_answer(query: Query, numbers: int, where: str) -> int:
+    """``numbers`` and those of the answer to one more query, before anybody makes room for them.
+
+    A few bytes of a question can ask for a table of any size.
+    """
+    try:
+        numbers += 1 + layout_size(query.layout)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise MalformedMessage(f"{where}: {query.kind}: {error}") from error
+    if numbers > MAX_NUMBERS:
+        raise MalformedMessage(
+            f"{where}: with {query.kind} the answer would hold {numbers:.3g} numbers, at most {MAX_NUMBERS} are asked "
+            "in one round; ask for fewer columns, models or bins at once"
+        )
+    return numbers
 
 
 def _learn_shared(bodies: Mapping[str, Any], decoder: Decoder, shared: dict[str, object]) -> None:
@@ -261,7 +310,7 @@ def read_census(answer: Answer, question: Question) -> SealedCount:
 
 
 def _read_body(answer: Answer, question: Question, keys: set[str], name: str, expected: type) -> Any:
-    header = _parse_header(answer.header, "answer", keys)
+    header = _parse_header(answer.header, "answer", MAX_ANSWER_HEADER, keys)
     if header["question"] != question.digest:
         raise MalformedMessage("the answer belongs to another question")
     if answer.limbs.size:
@@ -285,12 +334,14 @@ def read_answer(answer: Answer, question: Question, queries: Sequence[Query]) ->
     Raises:
         MalformedMessage: when the answer belongs to another question, or has another size than the layouts say.
     """
-    header = _parse_header(answer.header, "answer", _ANSWER)
+    header = _parse_header(answer.header, "answer", MAX_ANSWER_HEADER, _ANSWER)
     if header["question"] != question.digest:
         raise MalformedMessage("the answer belongs to another question")
     missing = header["missing"]
     if not isinstance(missing, list) or not all(isinstance(key, str) and key in question.views for key in missing):
         raise MalformedMessage("the answer's missing views must be digests of views that the question names")
+    if len(set(missing)) < len(missing):
+        raise MalformedMessage("the answer names a missing view twice")
     expected = 0 if missing else 2 * sum(1 + layout_size(query.layout) for query in queries)
     if answer.limbs.dtype != np.int64 or answer.limbs.shape != (expected,):
         raise MalformedMessage(f"the answer has shape {answer.limbs.shape}, the queries' layouts need ({expected},)")
@@ -298,11 +349,34 @@ def read_answer(answer: Answer, question: Question, queries: Sequence[Query]) ->
 
 
 def read_totals(limbs: IntArray, queries: Sequence[Query]) -> tuple[Total, ...]:
-    """The totals that summed limbs stand for, query by query."""
+    """The totals that summed limbs stand for, query by query.
+
+    Raises:
+        MalformedMessage: when the limbs are not those of a sum: their size is not what the layouts say, or a number is
+            outside what the sites that are counted in it can reach.
+    """
+    sizes = [2 * (1 + layout_size(query.layout)) for query in queries]
+    if limbs.shape != (sum(sizes),):
+        raise MalformedMessage(f"a round's totals have shape {limbs.shape}, the queries' layouts need ({sum(sizes)},)")
     totals, start = [], 0
-    for query in queries:
-        size = 2 * (1 + layout_size(query.layout))
-        numbers = from_limbs(limbs[start : start + size], _exponents(query))
-        totals.append(Total(split_flat(query.layout, numbers[1:]), sites=int(numbers[0])))
+    for query, size in zip(queries, sizes, strict=True):
+        part = limbs[start : start + size]
+        numbers = from_limbs(part, _exponents(query))
+        sites = numbers[0]
+        if not (0 <= sites <= MAX_SITES and sites == int(sites) and in_range(part, int(sites))):
+            raise MalformedMessage(
+                f"the total of {query.kind} is not a sum over {sites:.6g} sites: a site answered in another session, "
+                "or its answer was damaged"
+            )
+        totals.append(Total(split_flat(query.layout, numbers[1:]), sites=int(sites)))
         start += size
     return tuple(totals)
+
+
+@contextmanager
+def answer_of(site: str) -> Iterator[None]:
+    """Within it, a MalformedMessage about an answer names the site that sent it."""
+    try:
+        yield
+    except MalformedMessage as error:
+        raise MalformedMessage(f"site {site!r}: {error}") from error

@@ -30,16 +30,18 @@ def csv_tables(results: Reader) -> dict[str, str]:
         MalformedResults: a value has another type than its column, or columns of one curve differ in length.
     """
     return {
-        "coefficients.csv": _csv(("fit", *_EFFECTS), _coefficients(results.section("model"))),
-        "tuning.csv": _csv(
+        "coefficients.csv": csv_text(("fit", *_EFFECTS), _coefficients(results.section("model"))),
+        "tuning.csv": csv_text(
             ("trial", "penalizer", "l1_ratio", "score", "score_se", "nonzero", "best"),
             _tuning(results.section("tuning")),
         ),
-        "curves.csv": _csv(
+        "curves.csv": csv_text(
             ("group", "time", "survival", "lower", "upper", "at_risk"), _curves(results.section("curves"))
         ),
-        "rounds.csv": _csv(("round", "queries", "bytes_down", "bytes_up", "seconds"), _rounds(results.rows("rounds"))),
-        "baseline.csv": _csv(("time", "cumulative_hazard", "survival"), _baseline(results.section("baseline"))),
+        "rounds.csv": csv_text(
+            ("round", "queries", "bytes_down", "bytes_up", "seconds"), _rounds(results.rows("rounds"))
+        ),
+        "baseline.csv": csv_text(("time", "cumulative_hazard", "survival"), _baseline(results.section("baseline"))),
     }
 
 
@@ -50,7 +52,8 @@ def write_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
-def _csv(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    """A table as CSV; texts that a spreadsheet would run as formulas stay texts."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)

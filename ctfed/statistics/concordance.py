@@ -31,7 +31,7 @@ from ctfed.federation.algorithm import Algorithm
 from ctfed.federation.arrays import BoolArray, FloatArray, IntArray
 from ctfed.federation.codec import register
 from ctfed.federation.cohort import Cohort
-from ctfed.federation.query import Query
+from ctfed.federation.query import Exposure, Query
 from ctfed.federation.summary import Entry, Layout, Summary, Total
 from ctfed.federation.view import View
 from ctfed.statistics.scores import require_scores
@@ -77,6 +77,11 @@ class WithinSitePairs(Query):
             "products": Entry((models,), SQUARES_EXPONENT),
             "squares": Entry((squares,), SQUARES_EXPONENT),
         }
+
+    @property
+    def exposure(self) -> Exposure:
+        """Counts of pairs over all rows alone."""
+        return Exposure()
 
     def answer(self, cohort: Cohort) -> Summary:
         """This site's sums."""

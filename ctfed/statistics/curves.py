@@ -20,7 +20,7 @@ from ctfed.federation.algorithm import Algorithm, Bundle
 from ctfed.federation.arrays import BoolArray, FloatArray, frozen
 from ctfed.federation.codec import register
 from ctfed.federation.cohort import Cohort
-from ctfed.federation.query import Query
+from ctfed.federation.query import Exposure, Query
 from ctfed.federation.summary import Entry, Layout, Summary, Total
 from ctfed.federation.view import View
 from ctfed.statistics.scores import ThresholdGroup, require_scores, score_medians
@@ -71,6 +71,13 @@ class GroupCounts(Query):
         """counts (m, T, 2, 2): low and high risk by events and censored."""
         return {"counts": Entry((self.thresholds.size, self.grid.bins, GROUPS, 2))}
 
+    @property
+    def exposure(self) -> Exposure:
+        """Cells of one score's table by time and group; of the time bins, the open last one may hold nobody (see
+        ``merge_edges``) and does not count."""
+        edges = self.grid.edges
+        return Exposure(cells=GROUPS * edges.size, cuts=_cuts(self.view, self.thresholds), times=edges)
+
     def answer(self, cohort: Cohort) -> Summary:
         """This site's counts."""
         table = self.view.table(cohort)
@@ -110,6 +117,11 @@ class StratifiedLogRank(Query):
         entry = Entry((self.thresholds.size,), LOGRANK_EXPONENT)
         return {"observed": entry, "expected": entry, "variance": entry}
 
+    @property
+    def exposure(self) -> Exposure:
+        """The sizes of the groups, by their sums over risk sets."""
+        return Exposure(cuts=_cuts(self.view, self.thresholds))
+
     def answer(self, cohort: Cohort) -> Summary:
         """This site's sums."""
         table = self.view.table(cohort)
@@ -122,6 +134,10 @@ class StratifiedLogRank(Query):
             for model in range(self.thresholds.size):
                 sums[:, model] += _log_rank_sums(_exact_counts(time, event, high[rows, model]))
         return Summary(self.layout, dict(zip(("observed", "expected", "variance"), sums, strict=True)))
+
+
+def _cuts(view: View, thresholds: FloatArray) -> dict[str, FloatArray]:
+    return {name: thresholds[k : k + 1] for k, name in enumerate(view.names)}
 
 
 def _check_thresholds(thresholds: FloatArray, view: View) -> None:

@@ -12,7 +12,7 @@ from ctfed.federation.algorithm import Algorithm
 from ctfed.federation.arrays import FloatArray, frozen
 from ctfed.federation.codec import register
 from ctfed.federation.cohort import Cohort
-from ctfed.federation.query import Query
+from ctfed.federation.query import Exposure, Query
 from ctfed.federation.summary import Entry, Layout, Summary, Total
 from ctfed.federation.view import Table, View
 
@@ -45,6 +45,11 @@ class Counts(Query):
     def layout(self) -> Layout:
         """Two numbers and one (p,) array of counts."""
         return {"patients": Entry(()), "events": Entry(()), "count": Entry((self.view.width,))}
+
+    @property
+    def exposure(self) -> Exposure:
+        """Counts over all rows alone."""
+        return Exposure()
 
     def answer(self, cohort: Cohort) -> Summary:
         """This site's counts."""
@@ -89,6 +94,11 @@ class Moments(Query):
             "sum": Entry(width, scale),
             "squares": Entry(width, 2 * scale),
         }
+
+    @property
+    def exposure(self) -> Exposure:
+        """Sums over all rows alone, one column at a time."""
+        return Exposure()
 
     def answer(self, cohort: Cohort) -> Summary:
         """This site's sums."""
@@ -150,7 +160,7 @@ def moments(view: View) -> Algorithm[ColumnMoments]:
     width = view.width
     first: Total = yield Moments(view, frozen(np.zeros(width)))
     centre = first["sum"] / np.maximum(first["count"], 1.0)
-    total: Total = yield Moments(view, frozen(centre), _spread_exponents(first, view))
+    total: Total = yield Moments(view, frozen(centre), spread_exponents(first, view))
     values = np.maximum(total["count"], 1.0)
     shift = total["sum"] / values
     return ColumnMoments(
@@ -163,7 +173,7 @@ def moments(view: View) -> Algorithm[ColumnMoments]:
     )
 
 
-def _spread_exponents(first: Total, view: View) -> tuple[int, ...]:
+def spread_exponents(first: Total, view: View) -> tuple[int, ...]:
     """Scales at which no site's sums about the mean can leave the fixed-point range; from sums about zero."""
     declared = np.array(declared_exponents(view), dtype=np.int64)
     about_mean = first["squares"] - first["sum"] ** 2 / np.maximum(first["count"], 1.0)

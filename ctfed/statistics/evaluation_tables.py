@@ -17,7 +17,7 @@ from ctfed.federation.arrays import FloatArray, frozen
 from ctfed.federation.codec import register
 from ctfed.federation.cohort import Cohort
 from ctfed.federation.errors import CtfedError
-from ctfed.federation.query import Query
+from ctfed.federation.query import Exposure, Query
 from ctfed.federation.summary import Entry, Layout, Summary, Total
 from ctfed.federation.view import View
 from ctfed.statistics.scores import require_scores, score_moments, score_quantiles
@@ -58,6 +58,14 @@ class EvaluationTable(Query):
         """counts (m, T, B, 2): events, censored."""
         models, edges = self.score_edges.shape
         return {"counts": Entry((models, self.grid.bins, edges + 1, 2))}
+
+    @property
+    def exposure(self) -> Exposure:
+        """Cells of one score's table by time and score; of three time bins or more the open last one may hold nobody
+        (see ``merge_indices``) and does not count."""
+        edges = self.grid.edges
+        cells = max(2, edges.size) * (self.score_edges.shape[1] + 1)
+        return Exposure(cells=cells, cuts=dict(zip(self.view.names, self.score_edges, strict=True)), times=edges)
 
     def answer(self, cohort: Cohort) -> Summary:
         """This site's counts."""

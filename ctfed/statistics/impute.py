@@ -12,7 +12,7 @@ from ctfed.federation.arrays import FloatArray, frozen
 from ctfed.federation.codec import register
 from ctfed.federation.cohort import Cohort
 from ctfed.federation.errors import CtfedError, Refusal
-from ctfed.federation.query import Query
+from ctfed.federation.query import Exposure, Query
 from ctfed.federation.summary import Entry, Layout, Summary, Total
 from ctfed.federation.view import Feature, Table, Transform, View
 from ctfed.statistics.describe import Counts, Fitted
@@ -50,6 +50,11 @@ class CountsBelow(Query):
         """One (q,) array of counts."""
         return {"below": Entry((len(self.columns),))}
 
+    @property
+    def exposure(self) -> Exposure:
+        """One threshold of each column."""
+        return Exposure(cuts={name: self.thresholds[k : k + 1] for k, name in enumerate(self.columns)})
+
     def answer(self, cohort: Cohort) -> Summary:
         """This site's counts."""
         values = self.view.table(cohort).values[:, _positions(self.view, self.columns)]
@@ -84,6 +89,12 @@ class LevelCounts(Query):
     def layout(self) -> Layout:
         """'level': sum of L_j counts, column after column; 'other': (q,) values that are none of the levels."""
         return {"level": Entry((sum(levels.size for levels in self.levels),)), "other": Entry((len(self.columns),))}
+
+    @property
+    def exposure(self) -> Exposure:
+        """The largest frequency table; a level is a threshold that tells what lies on it."""
+        cells = max((levels.size for levels in self.levels), default=0)
+        return Exposure(cells=cells, cuts=dict(zip(self.columns, self.levels, strict=True)))
 
     def answer(self, cohort: Cohort) -> Summary:
         """This site's counts."""

@@ -16,7 +16,7 @@ from ctfed.federation.arrays import FloatArray, frozen
 from ctfed.federation.codec import register
 from ctfed.federation.cohort import Cohort
 from ctfed.federation.errors import CtfedError, Refusal
-from ctfed.federation.query import Query
+from ctfed.federation.query import Exposure, Query
 from ctfed.federation.summary import Entry, Layout, Summary, Total
 from ctfed.federation.view import Feature, Table, Transform, View
 from ctfed.statistics.describe import Moments
@@ -63,6 +63,11 @@ class ScoresBelow(Query):
     def layout(self) -> Layout:
         """below (m, q)."""
         return {"below": Entry(self.thresholds.shape)}
+
+    @property
+    def exposure(self) -> Exposure:
+        """q thresholds of each score."""
+        return Exposure(cuts=dict(zip(self.view.names, self.thresholds, strict=True)))
 
     def answer(self, cohort: Cohort) -> Summary:
         """This site's counts."""

@@ -79,6 +79,15 @@ def standardise(view: View) -> Algorithm[Standardised]:
         CtfedError: when a column has no value at any site.
     """
     found = yield from moments(view)
+    return standardise_by(view, found)
+
+
+def standardise_by(view: View, found: ColumnMoments) -> Standardised:
+    """The view standardised by its moments.
+
+    Raises:
+        CtfedError: when a column has no value at any site.
+    """
     require_values(found.names, found.count)
     sd = found.sd(ddof=0)
     constant = sd <= CONSTANT * np.abs(found.mean)

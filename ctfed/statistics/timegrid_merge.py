@@ -11,7 +11,7 @@ from ctfed.federation.arrays import FloatArray, frozen
 from ctfed.federation.codec import register
 from ctfed.federation.cohort import Cohort
 from ctfed.federation.errors import CtfedError
-from ctfed.federation.query import Query
+from ctfed.federation.query import Exposure, Query
 from ctfed.federation.summary import Entry, Layout, Summary
 from ctfed.federation.view import View
 from ctfed.statistics.timegrid import TimeGrid
@@ -36,6 +36,11 @@ class TimeCounts(Query):
     def layout(self) -> Layout:
         """counts (T, 2): events, censored."""
         return {"counts": Entry((self.grid.bins, 2))}
+
+    @property
+    def exposure(self) -> Exposure:
+        """When patients leave, and nothing else of them."""
+        return Exposure(times=self.grid.edges)
 
     def answer(self, cohort: Cohort) -> Summary:
         """This site's counts."""

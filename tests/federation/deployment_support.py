@@ -28,23 +28,25 @@ data: {{csv: clinical.csv}}
 columns: {{id: patient_id, time: time, event: status}}
 time_unit: days
 secret: site.secret
+trust: {{key: mask.key, roster: roster.json, ledger: ledger}}
 """
 
 
 class Federation:
-    """Three provisioned sites and a server, each command a process of its own."""
+    """Three sites that have approved the study, and a server; each command a process of its own."""
 
     def __init__(self, folder: Path, rounds: int) -> None:
         from ctfed.federation.flower.processes import free_port
-        from server.provision import provision
+        from server.provision import make_trial_keys, provision
 
         self.folder = folder
         self.rounds = rounds
         self.out = folder / "out"
         self.port = free_port()
-        provision(folder, NAMES, f"127.0.0.1:{self.port}")
+        provision(folder, make_trial_keys(folder, NAMES), f"127.0.0.1:{self.port}")
         for index, name in enumerate(NAMES):
             write_site(folder / "sites" / name, name, np.random.default_rng(index))
+            self.approve(name)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Federation:
@@ -59,9 +61,19 @@ class Federation:
             except subprocess.TimeoutExpired:
                 self.kill(name)
 
-    def join(self, name: str, executor: str = "warm") -> None:
+    def approve(self, name: str, study: Path = STUDY) -> None:
+        """What `ctfed approve --yes` does: the study and the roster in the site's folder."""
+        from ctfed import trust
+        from ctfed.site import load_site
+        from ctfed.study import load_study
+
+        site, approved = load_site(self.folder / "sites" / name / "site.yaml"), load_study(study)
+        trust.approve(site, approved, trust.propose(site, approved).roster)
+
+    def join(self, name: str, executor: str = "warm", study: Path = STUDY) -> None:
         """Start `ctfed join` for a site."""
-        self._start(name, "join", {"folder": str(self.folder), "name": name, "executor": executor})
+        settings = {"folder": str(self.folder), "name": name, "executor": executor, "study": str(study)}
+        self._start(name, "join", settings)
 
     def serve(self, **run_config: float) -> None:
         """Start `ctfed serve`."""
@@ -92,10 +104,27 @@ class Federation:
                 raise AssertionError(f"no {number} rounds after {seconds} s:\n{self.output()}")
             time.sleep(0.05)
 
+    @property
+    def journal(self) -> Path:
+        """The journal's file."""
+        return self.out / "journal" / "journal.jsonl"
+
     def journalled(self) -> int:
-        """How many rounds the journal holds."""
-        path = self.out / "journal" / "journal.jsonl"
-        return max(0, path.read_bytes().count(b"\n") - 1) if path.exists() else 0
+        """How many rounds the journal holds; before them it has its header and the assembly."""
+        return max(0, self.journal.read_bytes().count(b"\n") - 2) if self.journal.exists() else 0
+
+    def lose_last_round(self) -> None:
+        """Take the last round from the journal, as if the server had died before it was on the disk."""
+        lines = self.journal.read_bytes().splitlines(keepends=True)
+        self.journal.write_bytes(b"".join(lines[:-1]))
+
+    def answered(self, name: str) -> list[int]:
+        """The rounds that a site has computed an answer to, from its ledger; a stored answer that is sent again is not
+        computed again."""
+        from ctfed.federation.ledger import ANSWERED, FILE, read_ledger
+
+        entries = read_ledger(self.folder / "sites" / name / "ledger" / FILE)
+        return [int(entry.facts["round"]) for entry in entries if entry.kind == ANSWERED]
 
     def totals(self) -> bytes:
         """What the stand-in study has written."""
@@ -174,7 +203,8 @@ def main() -> int:
     site = folder / "sites" / settings["name"]
     address = json.loads((site / "join.json").read_text(encoding="utf-8"))["superlink"]
     key, state = site / "supernode.key", site / "state"
-    join(JoinSettings(site / "site.yaml", STUDY, address, site / "ca.crt", key, state, settings["executor"]))
+    study = Path(settings["study"])
+    join(JoinSettings(site / "site.yaml", study, address, site / "ca.crt", key, state, settings["executor"]))
     return 0
 
 

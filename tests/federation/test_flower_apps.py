@@ -56,8 +56,8 @@ def test_a_missing_key_is_an_error_in_words(study_runner: list[object], tmp_path
         _run(tmp_path, study="")
 
 
-def test_a_deployed_run_needs_a_roster(study_runner: list[object], tmp_path: Path) -> None:
-    with pytest.raises(CtfedError, match="needs the run-config key 'roster'"):
+def test_a_deployed_run_needs_its_folder(study_runner: list[object], tmp_path: Path) -> None:
+    with pytest.raises(CtfedError, match="needs the run-config key 'folder'"):
         _run(tmp_path, runner="flower-deployment")
 
 

@@ -9,12 +9,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from deployment_support import NAMES, STUDY, write_site
 
 from ctfed.federation.errors import CtfedError
 from ctfed.federation.flower import pace, processes
 from ctfed.federation.flower.processes import Child, ProcessFailed, child_environment
 from ctfed.node import JoinSettings, join
+from ctfed.trust import NotApproved
+from server.provision import make_trial_keys, provision
 
 
 @pytest.fixture
@@ -140,3 +144,13 @@ def test_join_names_the_file_that_is_missing(tmp_path: Path) -> None:
     settings = JoinSettings(tmp_path / "site.yaml", tmp_path / "s", "hub:1", tmp_path / "c", tmp_path / "k", tmp_path)
     with pytest.raises(CtfedError, match=r"needs the file .*site\.yaml"):
         join(settings)
+
+
+def test_join_starts_nothing_before_somebody_approved(tmp_path: Path) -> None:
+    provision(tmp_path, make_trial_keys(tmp_path, NAMES), "127.0.0.1:1")
+    folder = tmp_path / "sites" / NAMES[0]
+    write_site(folder, NAMES[0], np.random.default_rng(0))
+    files = (folder / "site.yaml", STUDY, "127.0.0.1:1", folder / "ca.crt", folder / "supernode.key")
+    with pytest.raises(NotApproved, match="study-not-approved"):
+        join(JoinSettings(*files, state=tmp_path / "state"), tell=lambda _: None)
+    assert not (tmp_path / "state").exists()

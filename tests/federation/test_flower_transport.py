@@ -14,7 +14,7 @@ from ctfed import node
 from ctfed.federation.errors import Refusal
 from ctfed.federation.flower.grid import Fault, FaultKind, InProcessGrid, SimulatedCrash
 from server import transport as transport_module
-from server.transport import FlowerTransport, RosterError, SiteLost
+from server.transport import FlowerTransport, SiteLost, WrongNodes
 
 
 @pytest.fixture
@@ -131,26 +131,26 @@ def test_a_site_that_recovers_is_taken_in() -> None:
 
 
 def test_a_site_that_does_not_come_is_missing_in_words() -> None:
-    with sites(dict.fromkeys(SITES, Doubler)), pytest.raises(RosterError, match="waiting for rome"):
+    with sites(dict.fromkeys(SITES, Doubler)), pytest.raises(WrongNodes, match="waiting for rome"):
         FlowerTransport.connect(
             in_process(), [*SITES, "rome"], runner="in-process", patience=QUICK, tell=lambda _: None
         )
 
 
 def test_a_name_outside_the_roster_is_an_error() -> None:
-    with sites(dict.fromkeys(SITES, Doubler)), pytest.raises(RosterError, match="calls itself 'oslo'"):
+    with sites(dict.fromkeys(SITES, Doubler)), pytest.raises(WrongNodes, match="calls itself 'oslo'"):
         FlowerTransport.connect(in_process(), SITES[:2], runner="in-process", patience=QUICK, tell=lambda _: None)
 
 
 def test_a_name_twice_is_an_error() -> None:
     grid = InProcessGrid(in_process().client_app, {"a": {"site": "bern"}, "b": {"site": "bern"}})
-    with sites(dict.fromkeys(SITES, Doubler)), pytest.raises(RosterError, match="call themselves 'bern'"):
+    with sites(dict.fromkeys(SITES, Doubler)), pytest.raises(WrongNodes, match="call themselves 'bern'"):
         FlowerTransport.connect(grid, ["bern"], runner="in-process", patience=QUICK, tell=lambda _: None)
 
 
 def test_another_version_is_an_error(doublers: dict[str, Doubler], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport_module, "__version__", "9.9")
-    with pytest.raises(RosterError, match=r"runs ctfed .*, the server 9\.9"):
+    with pytest.raises(WrongNodes, match=r"runs ctfed .*, the server 9\.9"):
         connect(in_process())
 
 
@@ -162,7 +162,7 @@ def test_without_a_roster_the_nodes_are_the_roster(doublers: dict[str, Doubler])
 def test_a_node_without_a_site_says_so() -> None:
     node.set_responder_factory(None)
     lines: list[str] = []
-    with pytest.raises(RosterError, match="error:CtfedError"):
+    with pytest.raises(WrongNodes, match="error:CtfedError"):
         connect(in_process(), lines=lines)
 
 

@@ -44,10 +44,11 @@ def assert_same(found: Derivatives, expected: Derivatives, tolerance: float) -> 
 
 
 def points_for(data: Survival, seed: int, count: int = 2) -> FloatArray:
-    """The origin and some random coefficients."""
+    """The origin and some random coefficients, at which no patient can dominate a risk set."""
     points = np.random.default_rng(seed).normal(size=(count, len(data.names))) * 0.7
     points[0] = 0.0
-    return points
+    spread = np.ptp(data.x @ points.T, axis=0)
+    return points * np.minimum(1.0, 4.0 / np.maximum(spread, 1e-9))[:, None]
 
 
 @given(data=survivals(), ties=TIES, seed=st.integers(0, 1000))

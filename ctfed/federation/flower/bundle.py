@@ -22,7 +22,7 @@ CARRIES_NO_CODE = frozenset({"pyproject.toml", "README.md", "LICENSE", ".info/CO
 RUN_CONFIG: dict[str, str | float] = {
     "study": "",
     "out": "",
-    "roster": "",
+    "folder": "",
     "runner": "flower-simulation",
     "round-deadline": 21600.0,
     "refused-deadline": 600.0,

@@ -18,6 +18,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDic
 
 from ctfed.federation.arrays import FloatArray, IntArray
 from ctfed.federation.errors import MalformedMessage, Refusal
+from ctfed.federation.roster import SITE_NAME
 from ctfed.federation.wire import Answer, Question
 
 ASK = "query.ask"
@@ -28,6 +29,7 @@ UNNAMED_RULE = "unnamed_rule"
 _HEADER, _ARRAY, _FLAT = "header", "array", "flat"
 _PLAIN = "little-endian"  # Flower's field for how an Array's bytes were made
 INLINE_BYTES = 128 * 2**10  # of numbers; larger ConfigRecords are slow to serialise and are not sent in chunks
+_VERSION = re.compile(r"[A-Za-z0-9.+-]{1,64}")
 _PUBLIC_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
 
@@ -75,8 +77,10 @@ def unpack_hello(records: RecordDict) -> tuple[str, str]:
     record = records.get(_HEADER)
     site = record.get("site") if isinstance(record, ConfigRecord) else None
     version = record.get("ctfed") if isinstance(record, ConfigRecord) else None
-    if not isinstance(site, str) or not isinstance(version, str):
-        raise MalformedMessage("a greeting must name the site and its version of ctfed")
+    if not isinstance(site, str) or not SITE_NAME.fullmatch(site):
+        raise MalformedMessage("a greeting must name the site")
+    if not isinstance(version, str) or not _VERSION.fullmatch(version):
+        raise MalformedMessage("a greeting must name the site's version of ctfed")
     return site, version
 
 
@@ -106,7 +110,7 @@ def _pack(header: str, values: FloatArray | IntArray, dtype: Literal["<f8", "<i8
 
 def _unpack(records: RecordDict, dtype: Literal["<f8", "<i8"]) -> tuple[str, npt.NDArray[Any]]:
     if not {_HEADER} <= set(records) <= {_HEADER, _ARRAY}:
-        raise MalformedMessage(f"a message has the records {_HEADER!r} and {_ARRAY!r}, found {sorted(records)}")
+        raise MalformedMessage(f"a message has the records {_HEADER!r} and {_ARRAY!r}, found {sorted(records)!r:.200}")
     config = records[_HEADER]
     if not isinstance(config, ConfigRecord):
         raise MalformedMessage("a message's header must be a ConfigRecord")

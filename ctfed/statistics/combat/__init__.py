@@ -2,6 +2,7 @@
 
 from ctfed.statistics.combat.fit import CombatOptions, Harmonized, combat
 from ctfed.statistics.combat.moments import Covariate
+from ctfed.statistics.combat.restandardise import restandardise
 from ctfed.statistics.combat.transform import Combat
 
-__all__ = ["Combat", "CombatOptions", "Covariate", "Harmonized", "combat"]
+__all__ = ["Combat", "CombatOptions", "Covariate", "Harmonized", "combat", "restandardise"]

@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
 
 from ctfed.federation.arrays import FloatArray
 
@@ -39,7 +38,7 @@ class Raw:
 
     @property
     def delta_hat(self) -> FloatArray:
-        """(p,) variance within the batch (n - 1); 1 where there is none."""
+        """(p,) variance within the batch (divided by n - 1); 1 where there is none."""
         delta = self.rss / max(self.n - 1, 1)
         return np.where(delta > 0, delta, 1.0)
 
@@ -61,6 +60,9 @@ def shrink(raw: Raw, prior: str, mean_only: bool) -> Shrunken:
         mean_only: adjust the location alone.
 
     With fewer than two features there is nothing to learn a prior from, and the raw effect is returned.
+
+    Raises:
+        ValueError: when there is no such prior.
     """
     if prior not in PRIORS:
         raise ValueError(f"prior must be one of {PRIORS}, found {prior!r}")
@@ -82,22 +84,27 @@ def _parametric(raw: Raw) -> Shrunken:
     delta_hat, n = raw.delta_hat, raw.n
     mean, spread = raw.gamma_hat.mean(), raw.gamma_hat.var(ddof=1)
     m, s2 = delta_hat.mean(), delta_hat.var(ddof=1)
-    if spread == 0 or s2 == 0:  # all features agree: the prior is a point
-        return Shrunken(raw.gamma_hat.copy(), delta_hat)
-    a, b = (2 * s2 + m**2) / s2, (m * s2 + m**3) / s2
+    # The inverse gamma prior a = (2 s2 + m^2) / s2, b = (m s2 + m^3) / s2 with both sides of the posterior mean
+    # multiplied by s2, so that features that all have the same scale (s2 = 0) give their scale and not a NaN.
+    prior, weight = m * s2 + m**3, (n / 2.0 + 1.0) * s2 + m**2
     gamma, delta = raw.gamma_hat.copy(), delta_hat.copy()
     for _ in range(MAX_ITERATIONS):
         new_gamma = (n * spread * raw.gamma_hat + delta * mean) / (n * spread + delta)
         squares = raw.rss + n * (raw.gamma_hat - new_gamma) ** 2
-        new_delta = (0.5 * squares + b) / (n / 2.0 + a - 1.0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            # sva divides by the signed old value, so a negative location never holds up the end
-            moved = np.nanmax(np.abs(new_gamma - gamma) / gamma)
-            change = max(moved, np.max(np.abs(new_delta - delta) / delta))
+        new_delta = (0.5 * s2 * squares + prior) / weight
+        done = not _change(gamma, new_gamma, delta, new_delta) > CONVERGENCE
         gamma, delta = new_gamma, new_delta
-        if not change > CONVERGENCE:
+        if done:
             break
     return Shrunken(gamma, delta)
+
+
+def _change(gamma: FloatArray, new_gamma: FloatArray, delta: FloatArray, new_delta: FloatArray) -> float:
+    """Largest relative change. sva divides by the signed old value, so a negative location never holds up the end."""
+    moved = np.abs(new_gamma - gamma)
+    with np.errstate(divide="ignore"):
+        relative = np.divide(moved, gamma, out=np.zeros_like(moved), where=moved > 0)
+    return max(float(relative.max()), float((np.abs(new_delta - delta) / delta).max()))
 
 
 def _nonparametric(raw: Raw, mean_only: bool) -> Shrunken:
@@ -107,13 +114,14 @@ def _nonparametric(raw: Raw, mean_only: bool) -> Shrunken:
     """
     p = raw.gamma_hat.size
     delta_hat = np.ones(p) if mean_only else raw.delta_hat
-    gamma, delta = np.empty(p), np.empty(p)
+    effects = np.stack([raw.gamma_hat, delta_hat, np.ones(p)], axis=1)
+    sums = np.empty((p, 3))
     constant = -0.5 * raw.n * np.log(2 * np.pi * delta_hat)
     for start in range(0, p, BLOCK):
         rows = slice(start, min(start + BLOCK, p))
         squares = raw.rss[rows, None] + raw.n * (raw.gamma_hat[rows, None] - raw.gamma_hat) ** 2
         weight = constant - squares / (2 * delta_hat)
         weight[np.arange(weight.shape[0]), np.arange(rows.start, rows.stop)] = -np.inf
-        share = np.exp(weight - logsumexp(weight, axis=1, keepdims=True))
-        gamma[rows], delta[rows] = share @ raw.gamma_hat, share @ delta_hat
-    return Shrunken(gamma, delta)
+        weight -= weight.max(axis=1, keepdims=True)
+        sums[rows] = np.exp(weight, out=weight) @ effects
+    return Shrunken(sums[:, 0] / sums[:, 2], sums[:, 1] / sums[:, 2])

@@ -7,12 +7,12 @@ sums of x and y and the number of rows are needed of all batches together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ctfed.federation.arrays import BoolArray, FloatArray
+from ctfed.federation.arrays import BoolArray, FloatArray, IntArray
 from ctfed.federation.codec import register
 from ctfed.federation.cohort import Cohort
 from ctfed.federation.errors import Refusal
@@ -21,6 +21,8 @@ from ctfed.federation.summary import Entry, Layout, Summary
 from ctfed.federation.view import Table, View
 
 FLAT = 1e-13  # spread within a batch, relative to the largest value there, that rounding alone produces
+MAX_EXPONENT = 200  # of a spread; its square then still fits a float64
+MAX_MINIMUM = 30  # rows; a server that could ask for more could choose the one site that adds to a total
 
 
 @register("combat-covariate")
@@ -143,18 +145,20 @@ class CombatMoments(Query):
     """Sums over batches of n, x, y and of the products about the batch means; one block for the batches that sites do
     not share, and one for each shared batch, about a given centre.
 
-    The total discloses q (q + 1) / 2 + q p + 2 p + q + 1 numbers and p counts of batches, summed over all batches of
-    all sites (and the same per shared batch, summed over the sites that share it). No batch of a single site is told.
+    The total discloses q (q + 1) / 2 + q p + 2 p + q + 4 numbers and p counts of batches, summed over all batches of
+    all sites (and the same per shared batch, summed over the sites that share it). No batch of a single site is told,
+    as long as several sites have batches of ``minimum`` rows; a covariate's level that one patient of all sites carries
+    is told with that patient's features, so a study merges rare levels before.
 
     Attributes:
         view: complete features and covariates.
         features: (p,) names of the columns that are harmonized.
-        covariates: whose effect is kept.
-        minimum: a batch with fewer rows adds nothing.
-        exponents: (p,) power of two that the spread of each feature is about; empty for the columns' magnitudes.
+        covariates: whose effect is kept; q columns of the design.
+        minimum: a batch with fewer rows adds nothing. At most 30, for a larger one would choose who adds to the total.
+        exponents: (q + p,) power of two that the spread of each column of the design and each feature is about; empty
+            for the columns' magnitudes.
         shared: labels of batches that several sites hold.
         centres: (shared, q + p) about which their products are taken; not used for the others.
-        only: add this batch alone (the reference batch), '' for all.
     """
 
     view: View
@@ -164,66 +168,79 @@ class CombatMoments(Query):
     exponents: tuple[int, ...] = ()
     shared: tuple[str, ...] = ()
     centres: FloatArray | None = None
-    only: str = ""
 
     def __post_init__(self) -> None:
         check_columns(self.view, self.features, self.covariates)
-        if self.exponents and len(self.exponents) != len(self.features):
-            raise ValueError(f"{len(self.exponents)} exponents for {len(self.features)} features")
-        if not all(-120 <= exponent <= 120 for exponent in self.exponents):
-            raise ValueError("an exponent is outside [-120, 120]")
-        if self.minimum < 2:
-            raise ValueError(f"the smallest batch must be >= 2, found {self.minimum}")
-        expected = (len(self.shared), self.width + len(self.features))
-        if self.shared and (self.centres is None or self.centres.shape != expected):
-            raise ValueError(f"the centres of the shared batches must be {expected}")
+        check_minimum(self.minimum)
+        check_labels(self.shared)
+        width = self.width + len(self.features)
+        if self.exponents and len(self.exponents) != width:
+            raise ValueError(f"{len(self.exponents)} exponents for {width} columns of the design and features")
+        if not all(-MAX_EXPONENT <= exponent <= MAX_EXPONENT for exponent in self.exponents):
+            raise ValueError(f"an exponent is outside [-{MAX_EXPONENT}, {MAX_EXPONENT}]")
+        if self.shared and (self.centres is None or self.centres.shape != (len(self.shared), width)):
+            raise ValueError(f"the centres of the shared batches must be ({len(self.shared)}, {width})")
 
     @property
     def width(self) -> int:
         """q, columns of the covariates."""
-        return sum(covariate.width for covariate in self.covariates)
+        return width_of(self.covariates)
+
+    @property
+    def scales(self) -> IntArray:
+        """(q + p,) power of two that the spread of each column of the design and each feature is carried at."""
+        return np.array(self.exponents, dtype=np.int64) if self.exponents else self.magnitudes
+
+    @property
+    def magnitudes(self) -> IntArray:
+        """(q + p,) power of two that the values of each column of the design and each feature are about."""
+        declared = {feature.name: feature.exponent for feature in self.view.features}
+        x = [0 if c.levels else declared[c.name] for c in self.covariates for _ in range(c.width)]
+        return np.array(x + [declared[name] for name in self.features], dtype=np.int64)
 
     @property
     def layout(self) -> Layout:
-        """n, batches (B,), x (B, q), y (B, p), sxx (B, q (q + 1) / 2), sxy (B, q, p), syy (B, p), flat (B, p).
+        """left_out (2,): rows and batches below the minimum; n, batches (B,), x (B, q), y (B, p),
+        sxx (B, q (q + 1) / 2), sxy (B, q, p), syy (B, p), flat (B, p).
 
         B is 1 + the number of shared batches; ``batches`` counts the batches of a block.
         """
         blocks, q, p = 1 + len(self.shared), self.width, len(self.features)
-        magnitude = {feature.name: feature.exponent for feature in self.view.features}
-        y = np.array([magnitude[name] for name in self.features], dtype=np.int64)
-        x = np.repeat(
-            np.array([0 if c.levels else magnitude[c.name] for c in self.covariates], dtype=np.int64),
-            [c.width for c in self.covariates],
-        )
-        spread = np.array(self.exponents, dtype=np.int64) if self.exponents else y
-        rows, columns = np.triu_indices(q)
         return {
+            "left_out": Entry((2,)),
             "n": Entry((blocks,)),
             "batches": Entry((blocks,)),
-            "x": Entry((blocks, q), x),
-            "y": Entry((blocks, p), y),
-            "sxx": Entry((blocks, q * (q + 1) // 2), x[rows] + x[columns]),
-            "sxy": Entry((blocks, q, p), x[:, None] + spread),
-            "syy": Entry((blocks, p), 2 * spread),
+            "x": Entry((blocks, q), lambda: self.magnitudes[:q]),
+            "y": Entry((blocks, p), lambda: self.magnitudes[q:]),
+            "sxx": Entry((blocks, q * (q + 1) // 2), lambda: _upper(self.scales[:q])),
+            "sxy": Entry((blocks, q, p), lambda: self.scales[:q, None] + self.scales[q:]),
+            "syy": Entry((blocks, p), lambda: 2 * self.scales[q:]),
             "flat": Entry((blocks, p)),
         }
 
     @property
-    def exposure(self) -> Exposure:
-        """Coefficients of the covariates and one intercept, per feature."""
-        return Exposure(parameters=self.width + 1)
+    def exposure(self) -> Exposure | None:
+        """Coefficients of the covariates and one intercept, per feature.
+
+        Not declared with shared batches: a label that a single site holds must not be asked as a shared one, and only
+        who knows the labels that the study names can tell.
+        """
+        return None if self.shared else Exposure(parameters=self.width + 1)
 
     def answer(self, cohort: Cohort) -> Summary:
         """This site's sums."""
+        return self.summary(batches_of(self.view.table(cohort), self.features, self.covariates))
+
+    def summary(self, found: Mapping[str, BatchMoments]) -> Summary:
+        """The sums of some batches of a site."""
         layout = self.layout
         sums = {name: np.zeros(entry.shape) for name, entry in layout.items()}
-        found = batches_of(self.view.table(cohort), self.features, self.covariates)
         for label, moments in found.items():
             block = 1 + self.shared.index(label) if label in self.shared else 0
-            if (block == 0 and moments.n < self.minimum) or (self.only and label != self.only):
-                continue
-            self._add(sums, block, moments)
+            if block == 0 and moments.n < self.minimum:
+                sums["left_out"] += (moments.n, 1)
+            else:
+                self._add(sums, block, moments)
         return Summary(layout, sums)
 
     def _add(self, sums: dict[str, FloatArray], block: int, moments: BatchMoments) -> None:
@@ -245,6 +262,22 @@ class CombatMoments(Query):
         sums["flat"][block] += moments.flat
 
 
+def _upper(scales: IntArray) -> IntArray:
+    rows, columns = np.triu_indices(scales.size)
+    return np.asarray(scales[rows] + scales[columns])
+
+
+def width_of(covariates: Sequence[Covariate]) -> int:
+    """q, columns that covariates take in the design."""
+    return sum(covariate.width for covariate in covariates)
+
+
+def check_minimum(minimum: int) -> None:
+    """Raise ValueError unless it is a possible fewest number of rows of a batch."""
+    if not 2 <= minimum <= MAX_MINIMUM:
+        raise ValueError(f"the fewest rows of a batch must be 2 to {MAX_MINIMUM}, found {minimum}")
+
+
 def check_columns(view: View, features: Sequence[str], covariates: Sequence[Covariate]) -> None:
     """Raise ValueError unless all names are columns of the view, each in one role."""
     names = [*features, *(covariate.name for covariate in covariates)]
@@ -255,3 +288,9 @@ def check_columns(view: View, features: Sequence[str], covariates: Sequence[Cova
         raise ValueError("a column is named twice, or is both a feature and a covariate")
     if not features:
         raise ValueError("ComBat needs at least one feature")
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Raise ValueError unless the labels of the shared batches are distinct."""
+    if len(set(labels)) != len(labels):
+        raise ValueError("a shared batch is named twice")

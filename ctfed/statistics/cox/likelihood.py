@@ -33,6 +33,14 @@ STACK_VALUES = 4_000_000  # patients x models evaluated at once: 32 MB per tempo
 # near it, only diverging or hostile coefficients do.
 MAX_PREDICTOR_RANGE = 500.0
 
+# Where one patient carries nearly all of the risk, the mean covariates of the risk set are that patient's, and the
+# gradient tells them. Constants, so that no site file and no server can lower them.
+JUDGED_RISK_SET = 10  # patients; smaller risk sets, the last ones of a stratum, tell of few whatever the coefficients
+DOMINANT_SHARE = 0.9  # of the risk of a risk set
+DOMINATED_EVENTS = 0.1  # of the events with judged risk sets
+# One patient against nine others carries more than 0.9 only at more than 9 x 9 times the risk of the least of them.
+SAFE_PREDICTOR_RANGE = float(np.log(DOMINANT_SHARE / (1 - DOMINANT_SHARE) * (JUDGED_RISK_SET - 1)))
+
 
 @dataclass(frozen=True, eq=False)
 class Stratum:
@@ -99,7 +107,8 @@ class Weights:
         risk: (n, m) exp(x beta) up to a factor per model.
         weight: (n, m) expected number of events of each row: w.
         inverse: (E, m) 1 / (S0 - rank T0) of each event, with the same factor.
-        inside: (m,) whether exp(x beta) spans at most e**500; what stands elsewhere is of no use where it does not.
+        inside: (m,) whether exp(x beta) spans at most e**500 and no single patient dominates the risk sets of more
+            than a tenth of the events; what stands elsewhere is of no use where it is not so.
     """
 
     loglik: FloatArray
@@ -113,12 +122,14 @@ def weights(stratum: Stratum, coefficients: FloatArray) -> Weights:
     """Risk-set sums of (m, p) coefficient vectors."""
     eta = stratum.x @ coefficients.T
     top = eta.max(axis=0)
-    inside = np.asarray(top - eta.min(axis=0) <= MAX_PREDICTOR_RANGE)
+    spread = top - eta.min(axis=0)
+    inside = np.asarray(spread <= MAX_PREDICTOR_RANGE)
     eta[:, ~inside], top[~inside] = 0.0, 0.0
     eta -= top
     event_eta = eta[stratum.died].sum(axis=0)
     risk = np.exp(eta, out=eta)
     at_risk = np.cumsum(risk, axis=0)[stratum.last]
+    inside &= ~_dominated(stratum, risk, at_risk, spread)
     tie = stratum.tie_of_event
     denominator = at_risk[tie]
     efron = bool(stratum.rank.any())
@@ -135,6 +146,22 @@ def weights(stratum: Stratum, coefficients: FloatArray) -> Weights:
         weight[stratum.died] -= spared[tie]
     weight *= risk
     return Weights(event_eta - np.log(denominator).sum(axis=0), risk, weight, inverse, inside)
+
+
+def _dominated(stratum: Stratum, risk: FloatArray, at_risk: FloatArray, spread: FloatArray) -> BoolArray:
+    """(m,) whether single patients carry most of the risk at too many events, from S0 (K, m) and risk (n, m) <= 1."""
+    found = np.zeros(spread.size, dtype=bool)
+    start = int(np.searchsorted(stratum.last, JUDGED_RISK_SET - 1))
+    last, deaths, at_risk = stratum.last[start:], stratum.deaths[start:], at_risk[start:]
+    most = DOMINATED_EVENTS * deaths.sum()
+    doubtful = np.flatnonzero(spread > SAFE_PREDICTOR_RANGE)
+    if doubtful.size == 0 or last.size == 0:
+        return found
+    # Nobody's risk is above 1, so nobody dominates where S0 is large; that settles nearly all models of real data.
+    doubtful = doubtful[(deaths @ (at_risk < 1 / DOMINANT_SHARE))[doubtful] > most]
+    largest = np.maximum.accumulate(risk[:, doubtful], axis=0)[last]
+    found[doubtful] = deaths @ (largest > DOMINANT_SHARE * at_risk[:, doubtful]) > most
+    return found
 
 
 def value_and_gradient(stratum: Stratum, coefficients: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:

@@ -15,7 +15,7 @@ from ctfed.federation.algorithm import Algorithm
 from ctfed.federation.arrays import BoolArray, FloatArray, IntArray, frozen
 from ctfed.federation.codec import digest, register
 from ctfed.federation.cohort import Cohort
-from ctfed.federation.query import Query
+from ctfed.federation.query import Exposure, Query
 from ctfed.federation.summary import Entry, Layout, Summary, Total
 from ctfed.federation.view import Table, View
 from ctfed.statistics.cox.solver import Derivatives, Oracle
@@ -68,6 +68,12 @@ def _risk(table: Table, coefficients: FloatArray) -> tuple[FloatArray, FloatArra
     return eta, risk, declined
 
 
+def _over_time(view: View, grid: TimeGrid, coefficients: FloatArray) -> Exposure:
+    """Sums per time bin; of the bins, the open last one may hold nobody (see ``merge_edges``) and does not count."""
+    edges = grid.edges
+    return Exposure(parameters=view.width, cells=edges.size, times=edges, points=coefficients.shape[0])
+
+
 @register("risk-set-sums")
 @dataclass(frozen=True, eq=False)
 class RiskSetSums(Query):
@@ -111,6 +117,11 @@ class RiskSetSums(Query):
             "leaving_x": Entry((count, bins, width), scaled),
             "dying_x": Entry((count, bins, width), scaled),
         }
+
+    @property
+    def exposure(self) -> Exposure:
+        """Risk sets over time at m points."""
+        return _over_time(self.view, self.grid, self.coefficients)
 
     def answer(self, cohort: Cohort) -> Summary:
         """This site's sums per bin."""
@@ -158,9 +169,9 @@ class PooledGradient(Query):
     hessians: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        expected = (self.grid.bins, self.coefficients.shape[0])
         if self.coefficients.ndim != 2 or self.coefficients.shape[1] != self.view.width:
             raise ValueError(f"coefficients must be (models, {self.view.width}), found {self.coefficients.shape}")
+        expected = (self.grid.bins, self.coefficients.shape[0])
         if self.seen.shape != expected or self.spared.shape != expected:
             raise ValueError(f"seen and spared must be {expected}")
         if not all(0 <= index < self.coefficients.shape[0] for index in self.hessians):
@@ -174,6 +185,11 @@ class PooledGradient(Query):
             "gradient": Entry((models, width), feature_exponents(self.view)),
             "cross": Entry((len(self.hessians), triangle_size(width)), triangle_exponents(self.view)),
         }
+
+    @property
+    def exposure(self) -> Exposure:
+        """Risk sets over time at m points: whoever chooses ``seen`` can ask the sums of a single bin."""
+        return _over_time(self.view, self.grid, self.coefficients)
 
     def answer(self, cohort: Cohort) -> Summary:
         """This site's part of the gradient."""

@@ -12,7 +12,7 @@ from ctfed.federation.arrays import FloatArray, IntArray
 from ctfed.federation.codec import digest, register
 from ctfed.federation.cohort import Cohort
 from ctfed.federation.errors import Refusal
-from ctfed.federation.query import Query
+from ctfed.federation.query import Exposure, Query
 from ctfed.federation.summary import Entry, Layout, Summary, Total
 from ctfed.federation.view import Table, View
 from ctfed.statistics.cox.likelihood import TIES, Stratum, information, strata_of, value_and_gradient
@@ -25,8 +25,9 @@ class CoxDerivatives(Query):
     """Log-likelihood, gradient and negative Hessian of the stratified partial likelihood, at many points at once.
 
     The total discloses 1 + p numbers per coefficient vector and p (p + 1) / 2 per Hessian, summed over all patients of
-    all sites. No event time leaves a site. A site whose linear predictors span too wide a range at a coefficient vector
-    declines it: it adds nothing there, and the total says how many sites did.
+    all sites. No event time leaves a site. A site where the linear predictors span too wide a range at a coefficient
+    vector, or where one patient dominates the risk sets, declines it: it adds nothing there, and the total says how
+    many sites did.
 
     Attributes:
         view: rows and features.
@@ -59,6 +60,11 @@ class CoxDerivatives(Query):
             "gradient": Entry((models, width), feature_exponents(self.view)),
             "hessian": Entry((len(self.hessians), triangle_size(width)), triangle_exponents(self.view)),
         }
+
+    @property
+    def exposure(self) -> Exposure:
+        """The p coefficients that its derivatives estimate."""
+        return Exposure(parameters=self.view.width)
 
     def answer(self, cohort: Cohort) -> Summary:
         """Sums over this site's strata."""
@@ -127,21 +133,29 @@ def triangle_size(width: int) -> int:
     return width * (width + 1) // 2
 
 
-def triangle_exponents(view: View) -> IntArray:
-    """Scale of each entry of a packed cross-product matrix of the view's features."""
-    exponents = feature_exponents(view)
-    rows, columns = np.triu_indices(exponents.size)
-    return np.asarray(exponents[rows] + exponents[columns])
+def triangle_exponents(view: View) -> Callable[[], IntArray]:
+    """Scale of each entry of a packed cross-product matrix of the view's features; made when it is needed."""
+
+    def make() -> IntArray:
+        exponents = feature_exponents(view)
+        rows, columns = np.triu_indices(exponents.size)
+        return np.asarray(exponents[rows] + exponents[columns])
+
+    return make
 
 
 def pack_triangles(matrices: FloatArray) -> FloatArray:
     """(h, p, p) symmetric matrices to (h, p (p + 1) / 2) upper triangles."""
+    if matrices.shape[0] == 0:  # the indices of a wide triangle would take gigabytes
+        return np.zeros((0, triangle_size(matrices.shape[1])))
     rows, columns = np.triu_indices(matrices.shape[1])
     return np.asarray(matrices[:, rows, columns])
 
 
 def unpack_triangles(packed: FloatArray, width: int) -> FloatArray:
     """(h, p (p + 1) / 2) upper triangles to (h, p, p) symmetric matrices."""
+    if packed.shape[0] == 0:
+        return np.zeros((0, width, width))
     rows, columns = np.triu_indices(width)
     matrices = np.zeros((packed.shape[0], width, width))
     matrices[:, rows, columns] = packed

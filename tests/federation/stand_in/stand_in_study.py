@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ctfed.federation import Algorithm, Feature, Total, View
+from ctfed.federation import Algorithm, Total, View
 from ctfed.federation.arrays import frozen
 from ctfed.federation.roster import Roster
 from ctfed.statistics.describe import Moments
-from ctfed.study import load_study
+from ctfed.study import Study, load_study
 from server.assembly import Agreement
 from server.conductor import Conductor
 from server.journal import Journal, RoundRecord
@@ -21,9 +21,10 @@ from server.transport import FlowerTransport
 COLUMNS = ("age", "weight_loss")
 
 
-def wandering_moments(rounds: int) -> Algorithm[bytes]:
-    """The bytes of every total of ``rounds`` rounds."""
-    view, centre, seen = View(tuple(Feature(name) for name in COLUMNS)), np.zeros(len(COLUMNS)), b""
+def wandering_moments(study: Study, rounds: int) -> Algorithm[bytes]:
+    """The bytes of every total of ``rounds`` rounds, about columns of the study."""
+    view = View(tuple(study.variables[name].feature(name) for name in COLUMNS))
+    centre, seen = np.zeros(len(COLUMNS)), b""
     for number in range(rounds):
         total: Total = yield Moments(view, frozen(centre))
         flat = np.concatenate([np.ravel(total[name]) for name in sorted(total)])
@@ -51,6 +52,6 @@ def run_study(
     book = Journal(journal / "journal.jsonl", {"sites": list(transport.sites)})
     rounds = int(os.environ.get("STAND_IN_ROUNDS", "3"))
     conductor = Conductor(transport, book, progress, agreement=agreement, tell=tell)
-    seen = conductor.run(wandering_moments(rounds))
+    seen = conductor.run(wandering_moments(approved, rounds))
     (out / "totals.txt").write_text(seen.hex(), encoding="utf-8")
     return seen

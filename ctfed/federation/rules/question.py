@@ -1,0 +1,136 @@
+"""What a single query may ask, judged on the federation's sealed totals of patients and events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ctfed.federation.errors import Refusal
+from ctfed.federation.policy import Policy
+from ctfed.federation.query import Exposure, Query
+from ctfed.federation.rules.scope import Scope, rows_of
+from ctfed.federation.session import Census, Session
+
+FINE_TABLES = "fine_evaluation_tables"
+
+
+@dataclass(frozen=True, eq=False)
+class Asking:
+    """A query with everything by which it is judged.
+
+    Attributes:
+        query, exposure: what is asked, and what its total tells.
+        rows: its rows in words.
+        sites: how many contribute.
+        patients, events: of the federation in these rows.
+        policy, scope: the site's limits and the study's.
+    """
+
+    query: Query
+    exposure: Exposure
+    rows: str
+    sites: int
+    patients: int
+    events: int
+    policy: Policy
+    scope: Scope
+
+    @classmethod
+    def of(cls, query: Query, session: Session, census: Census, policy: Policy, scope: Scope) -> Asking:
+        """Look up what a query is judged by.
+
+        Raises:
+            Refusal: 'undeclared-query' or 'outside-study': what is not declared cannot be judged.
+        """
+        exposure = query.exposure
+        if exposure is None:
+            raise Refusal("undeclared-query", f"{query.kind} does not declare what its total tells")
+        found = scope.outside(query)
+        if found is not None:
+            raise Refusal("outside-study", f"{query.kind} asks for {found}, which the approved study does not name")
+        sites = len(session.contributors(query.view))
+        patients, events = census.of(query.view)
+        return cls(query, exposure, rows_of(query.view), sites, patients, events, policy, scope)
+
+    @property
+    def min_cell(self) -> int:
+        """The stricter of the site's and the study's fewest patients of a cell."""
+        return max(self.policy.min_cell, self.scope.min_cell)
+
+    @property
+    def fine(self) -> bool:
+        """Whether both the study and the site except the tables of times and scores from merged bins."""
+        return self.scope.fine_tables and FINE_TABLES in self.policy.exceptions
+
+    def __str__(self) -> str:
+        return f"{self.query.kind} over the rows '{self.rows}'"
+
+
+def _too_few_sites(asked: Asking) -> str | None:
+    least = asked.policy.min_sites
+    if asked.sites >= least:
+        return None
+    return f"{asked}: {asked.sites} sites contribute, this site wants {least}; leave out this split, or find more sites"
+
+
+def _too_few_patients(asked: Asking) -> str | None:
+    least = asked.policy.min_patients
+    if asked.patients >= least:
+        return None
+    return (
+        f"{asked}: {asked.patients} patients at all sites, this site wants {least}; use fewer folds or a larger split"
+    )
+
+
+def _too_few_events(asked: Asking) -> str | None:
+    least = asked.policy.min_events
+    if asked.events >= least:
+        return None
+    return f"{asked}: {asked.events} events at all sites, this site wants {least}; use fewer folds or a larger split"
+
+
+def _too_many_parameters(asked: Asking) -> str | None:
+    found, most = asked.exposure.parameters, asked.policy.parameters_per_patient * asked.patients
+    if found <= most:
+        return None
+    return (
+        f"{asked}: {found} parameters for {asked.patients} patients, this site allows "
+        f"{asked.policy.parameters_per_patient:g} per patient; choose fewer features"
+    )
+
+
+def _too_many_cells(asked: Asking) -> str | None:
+    found = asked.exposure.cells
+    of_evaluation = asked.exposure.times is not None and bool(asked.exposure.cuts)
+    if (asked.fine and of_evaluation) or found * asked.min_cell <= asked.patients:
+        return None
+    return (
+        f"{asked}: a table of {found} cells for {asked.patients} patients, this site wants {asked.min_cell} patients a "
+        f"cell on average; merge bins, or agree on the exception {FINE_TABLES} with every site"
+    )
+
+
+def _off_grid(asked: Asking) -> str | None:
+    edges = asked.exposure.times
+    if edges is None or asked.scope.on_grid(edges):
+        return None
+    widths = " or ".join(f"{width:g}" for width in asked.scope.time_widths)
+    return f"{asked}: its time edges are no multiples of the study's {widths}; take them from the study's time grid"
+
+
+RULES: dict[str, Callable[[Asking], str | None]] = {
+    "too-few-sites": _too_few_sites,
+    "too-few-patients": _too_few_patients,
+    "too-few-events": _too_few_events,
+    "too-many-parameters": _too_many_parameters,
+    "too-many-cells": _too_many_cells,
+    "off-grid": _off_grid,
+}
+
+
+def judge_question(asked: Asking) -> None:
+    """Refuse a query by the first rule that it breaks."""
+    for rule, judge in RULES.items():
+        sentence = judge(asked)
+        if sentence is not None:
+            raise Refusal(rule, sentence)

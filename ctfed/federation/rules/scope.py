@@ -1,0 +1,86 @@
+"""Scope: what the study that a site has approved lets a server ask about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ctfed.federation.arrays import FloatArray
+from ctfed.federation.codec import wire_name
+from ctfed.federation.query import Query
+from ctfed.federation.view import Feature, RowFilter, View
+
+SPLITS = ("train", "test")  # never 'all': fewer sites may contribute to it, and the difference would be one of them
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What an approved study lets be asked.
+
+    Attributes:
+        kinds: the names of its queries, and of the transforms in their views.
+        columns: the raw columns with their scales. A scale is part of it because a sum that leaves its range is
+            refused, and whether a site refuses must not depend on what a server tries.
+        folds: number of cross-validation folds; 1 for none.
+        time_widths: widths of the study's time grids, in its time unit.
+        risk_sets: 'stratified' or 'pooled'.
+        min_cell: the fewest patients of a cell that the study asks for.
+        fine_tables: whether it names the exception ``fine_evaluation_tables``.
+        rows: the row filters of the study.
+    """
+
+    kinds: frozenset[str]
+    columns: frozenset[Feature]
+    folds: int
+    time_widths: tuple[float, ...]
+    risk_sets: Literal["stratified", "pooled"]
+    min_cell: int
+    fine_tables: bool = False
+    rows: tuple[RowFilter, ...] = ()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the raw columns."""
+        return frozenset(feature.name for feature in self.columns)
+
+    def outside(self, query: Query) -> str | None:
+        """What of a query the study does not name, in words; None when it names all of it."""
+        view = query.view
+        strange = [kind for kind in (query.kind, *map(wire_name, view.transforms)) if kind not in self.kinds]
+        if strange:
+            return f"the question or transform {strange[0]!r}"
+        unknown = [feature.name for feature in view.columns if feature.name not in self.names]
+        if unknown:
+            return f"the column {unknown[0]!r}"
+        rescaled = [feature for feature in view.columns if feature not in self.columns]
+        if rescaled:
+            return f"the scale 2**{rescaled[0].exponent} of the column {rescaled[0].name!r}"
+        if view.split not in SPLITS:
+            return f"the split {view.split!r}"
+        if view.fold is not None and not (view.split == "train" and self.folds > 1 and 0 <= view.fold < self.folds):
+            return f"fold {view.fold} of the {view.split} split"
+        strange_rows = [rule for rule in view.rows if rule not in self.rows]
+        if strange_rows:
+            return f"the row filter {strange_rows[0]}"
+        return None
+
+    def on_grid(self, edges: FloatArray) -> bool:
+        """True when all edges are multiples of one of the study's widths, to the last bit.
+
+        An edge that is off by a rounding would tell who left exactly on it.
+        """
+        return any(_multiples(edges, width) for width in self.time_widths)
+
+
+def _multiples(edges: FloatArray, width: float) -> bool:
+    counts = np.rint(edges / width)
+    return bool((counts >= 1).all() and (width * counts == edges).all())
+
+
+def rows_of(view: View) -> str:
+    """The rows of a view in words; views of the same rows share their budgets, whatever their columns."""
+    if view.fold is None:
+        return view.split
+    return f"{view.split} {'in' if view.held_out else 'outside'} fold {view.fold}"
