@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from ctfed import __version__, ledger_commands
+from ctfed import __version__, combat_command, ledger_commands
 from ctfed.federation.errors import CtfedError
 
 Command = Callable[[argparse.Namespace], int]
@@ -62,6 +62,7 @@ def register_site_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     _register_approve(commands)
     _register_join(commands)
     ledger_commands.register(commands)
+    combat_command.register(commands)
 
 
 def _register_keygen(commands: Commands[argparse.ArgumentParser]) -> None:

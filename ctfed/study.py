@@ -238,6 +238,15 @@ class TimeGrid(Section):
         return self
 
 
+class DifferentialPrivacy(Section):
+    """Gaussian noise on the tables that an evaluation publishes: counts by time and score, and by risk group."""
+
+    noise_multiplier: float = Field(
+        ge=0.1, le=100, description="a number from 0.1 to 100, the noise of a total per patient who can move it"
+    )
+    delta: float = Field(default=1e-5, gt=0, lt=0.1, description="a number between 0 and 0.1 (both excluded)")
+
+
 class Study(Section):
     """What is computed, validated. ``sha256`` is what a site approves."""
 
@@ -252,6 +261,9 @@ class Study(Section):
     split: Split = Field(description="a mapping with test_fraction or column")
     evaluation: Evaluation = Field(description="a mapping with at least horizons and time_bin")
     time_grid: TimeGrid | None = Field(default=None, description="a mapping: width, end")
+    differential_privacy: DifferentialPrivacy | None = Field(
+        default=None, description="a mapping: noise_multiplier, delta"
+    )
     sites: Annotated[tuple[SiteName, ...], Field(min_length=1)] | None = Field(
         default=None, description="a list of at least one site's name: letters, digits, '_', '.' or '-'"
     )
@@ -301,6 +313,11 @@ class Study(Section):
     def folds(self) -> int:
         """Number of cross-validation folds; 1 when the study does not tune."""
         return 1 if self.tuning is None else self.tuning.folds
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the noise on released tables, in units of their sensitivity; 0 for none."""
+        return 0.0 if self.differential_privacy is None else self.differential_privacy.noise_multiplier
 
     @property
     def grid(self) -> TimeGrid:

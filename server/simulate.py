@@ -96,7 +96,7 @@ def simulated_guards(
     for site in cohorts:
         (folder / site).mkdir(mode=0o700, parents=True, exist_ok=True)
     roster = Roster({site: make_mask_key(folder / site / "mask.key") for site in cohorts})
-    approval = Approval(study.sha256, roster.digest, study.folds)
+    approval = Approval(study.sha256, roster.digest, study.folds, study.noise)
     guards = {}
     for site in cohorts:
         key = read_mask_key(folder / site / "mask.key")

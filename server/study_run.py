@@ -8,12 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ctfed import __version__
+from ctfed.federation.errors import CtfedError
 from ctfed.federation.roster import Roster
 from ctfed.report import write_pooled_report
 from ctfed.study import Study, load_study
 from server.assembly import Agreement, left_out
 from server.conductor import Conductor, Transport
 from server.journal import Journal, RoundRecord
+from server.privacy import epsilon, privacy_spent
 from server.results import RunFacts, results_of
 from server.study_algorithm import StudyResult, study_algorithm
 
@@ -56,13 +58,20 @@ def run_study(
         tell(f"going on after round {len(journal.rounds)} of {journal.path}")
     how = UNMASKED if roster is None else MASKED
     tell(f"study {study.name} ({study.sha256[:12]}) with {len(transport.sites)} sites, {how}")
+    if study.differential_privacy is not None:
+        if roster is None:
+            raise CtfedError("differential_privacy needs masked answers: sites add their noise before they mask")
+        epsilon(study.noise, study.differential_privacy.delta, 1)  # fails now when the accountant is not installed
     agreement = None if roster is None else Agreement(study.sha256, roster.digest, study.folds)
     conductor = Conductor(transport, journal, _reporter(tell), agreement=agreement, tell=tell)
     result = conductor.run(study_algorithm(study))
+    spent = [] if study.differential_privacy is None else [privacy_spent(study.differential_privacy, journal.rounds)]
+    for item in spent:
+        tell(str(item))
     facts = RunFacts(
         runner=transport.runner,
         sites=transport.sites,
-        notes=tuple(notes),
+        notes=(*notes, *map(str, spent)),
         seconds=time.perf_counter() - started,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         rounds=tuple(journal.rounds),

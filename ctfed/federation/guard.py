@@ -23,6 +23,7 @@ from ctfed.federation.cohort import Cohort
 from ctfed.federation.errors import CtfedError, Refusal
 from ctfed.federation.ledger import ANSWERED, JOINED, OPENED, Ledger, RunState, limb_bytes
 from ctfed.federation.masking import Masks
+from ctfed.federation.noise import with_noise
 from ctfed.federation.query import Query
 from ctfed.federation.roster import Roster
 from ctfed.federation.rules.scope import rows_of
@@ -47,11 +48,13 @@ class Approval:
         study: SHA-256 of the study.
         roster: digest of the roster.
         folds: number of cross-validation folds of that study.
+        noise: standard deviation of the noise on released tables, in units of their sensitivity; 0 for none.
     """
 
     study: str
     roster: str
     folds: int
+    noise: float = 0.0
 
 
 class Gate(Protocol):
@@ -103,6 +106,7 @@ class Guard:
         self._approval = approval
         self._gate = gate
         self._commitment_key = hmac.digest(secret, b"ctfed commitment", sha256)
+        self._noise_key = hmac.digest(secret, b"ctfed noise", sha256)
         self._ledger_key = hmac.digest(secret, b"ctfed ledger", sha256)
         self._joined: dict[str, _Joined] = {}
 
@@ -211,6 +215,16 @@ class Guard:
         """Whether this site adds anything to a query's total."""
         assert asked.assembly is not None
         return site in asked.assembly.session.contributors(query.view)
+
+    def with_noise(self, asked: Asked, query: Query, summary: Summary) -> Summary:
+        """The summary with this site's share of the noise that the approved study wants."""
+        if self._approval.noise == 0:
+            return summary
+        assert asked.assembly is not None
+        session = asked.assembly.session
+        place = f"{asked.assembly.session_digest}|{asked.round_number}|{bundle_digest(asked.queries)}"
+        sites = len(session.contributors(query.view))
+        return with_noise(query, summary, self._noise_key, place, self._approval.noise, sites)
 
     def send(
         self, asked: Asked, summaries: Sequence[Summary | None], limbs: IntArray, spent: Mapping[str, int]

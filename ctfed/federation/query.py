@@ -55,6 +55,11 @@ class Query(ABC):
         """What its total tells; a gate refuses a query that does not say (None)."""
         return None
 
+    @property
+    def sensitivity(self) -> float | None:
+        """L2 distance by which one patient can move the total; None where it is not bounded or not stated."""
+        return None
+
     @abstractmethod
     def answer(self, cohort: Cohort) -> Summary:
         """This site's sums. Called inside the site; must not keep or change anything but caches."""

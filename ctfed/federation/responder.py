@@ -95,8 +95,12 @@ class Responder:
             for query in asked.queries:
                 key = digest(query)
                 if key not in answered:
-                    answered[key] = query.answer(self.cohort) if self._contributes(asked, query) else None
+                    answered[key] = self._summary(asked, query) if self._contributes(asked, query) else None
         return [answered[digest(query)] for query in asked.queries]
+
+    def _summary(self, asked: Asked, query: Query) -> Summary:
+        summary = query.answer(self.cohort)
+        return summary if self.guard is None else self.guard.with_noise(asked, query, summary)
 
     def _contributes(self, asked: Asked, query: Query) -> bool:
         return self.guard is None or self.guard.contributes(asked, query, self.site)

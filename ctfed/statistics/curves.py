@@ -78,6 +78,11 @@ class GroupCounts(Query):
         edges = self.grid.edges
         return Exposure(cells=GROUPS * edges.size, cuts=_cuts(self.view, self.thresholds), times=edges)
 
+    @property
+    def sensitivity(self) -> float:
+        """A patient is in one cell of each score's table."""
+        return float(np.sqrt(self.thresholds.size))
+
     def answer(self, cohort: Cohort) -> Summary:
         """This site's counts."""
         table = self.view.table(cohort)
@@ -334,7 +339,7 @@ def group_curves(
         bins = merge_edges(grid, marginal["counts"].sum(axis=1), GROUPS * minimum, keep)
     test = (StratifiedLogRank(view, thresholds),) if stratified else ()
     total, *inside = yield Bundle((GroupCounts(view, bins, thresholds), *test))
-    counts: FloatArray = total["counts"]
+    counts: FloatArray = np.maximum(total["counts"], 0.0)  # noise can make a count negative
     curves = kaplan_meier(counts, bins, level=level, band=band)
     if not stratified:
         return curves, log_rank(counts)

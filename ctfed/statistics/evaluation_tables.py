@@ -67,6 +67,11 @@ class EvaluationTable(Query):
         cells = max(2, edges.size) * (self.score_edges.shape[1] + 1)
         return Exposure(cells=cells, cuts=dict(zip(self.view.names, self.score_edges, strict=True)), times=edges)
 
+    @property
+    def sensitivity(self) -> float:
+        """A patient is in one cell of each score's table."""
+        return float(np.sqrt(self.score_edges.shape[0]))
+
     def answer(self, cohort: Cohort) -> Summary:
         """This site's counts."""
         table = self.view.table(cohort)
@@ -152,7 +157,7 @@ def evaluation_table(
     found = yield from score_quantiles(view, levels.tolist(), minimum, moments)
     edges = frozen(found.value)
     total: Total = yield EvaluationTable(view, merged, edges)
-    return ScoreTable(merged, edges, total["counts"], dropped, fine)
+    return ScoreTable(merged, edges, np.maximum(total["counts"], 0.0), dropped, fine)
 
 
 def choose_bins(

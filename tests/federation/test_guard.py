@@ -1,19 +1,18 @@
-"""The guard: one payload per round whatever happens, and nothing to whoever is not what was approved."""
+"""The guard: one payload per round whatever happens, and what the ledger holds of it."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial, reduce
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from guard_support import SITE, ask_one, clear_limbs, facts_of, rule_of
 from hypothesis import given
 from hypothesis import strategies as st
 from masked_support import (
@@ -25,12 +24,10 @@ from masked_support import (
     StrictGate,
     counts,
     moments,
-    private_keys,
-    roster_of,
     site_cohorts,
 )
 
-from ctfed.federation import Cohort, CtfedError, Feature, Query, Refusal, View, run_pooled
+from ctfed.federation import CtfedError, Feature, Query, View, run_pooled
 from ctfed.federation.algorithm import Algorithm, Bundle
 from ctfed.federation.arrays import IntArray
 from ctfed.federation.fixedpoint import add_limbs
@@ -38,44 +35,17 @@ from ctfed.federation.guard import Approval, Guard
 from ctfed.federation.ledger import (
     ANSWERED,
     FILE,
-    GENESIS,
-    OPENED,
     REFUSED,
-    Entry,
     Ledger,
     answers_path,
-    read_ledger,
 )
 from ctfed.federation.responder import Responder
-from ctfed.federation.session import Assembly, LedgerMark
-from ctfed.federation.wire import Invitation, encode_invitation, encode_question, encode_session
-
-SITE = "site-00"
+from ctfed.federation.session import LedgerMark
 
 
 @pytest.fixture
 def federation(tmp_path: Path) -> Federation:
     return Federation(tmp_path)
-
-
-def rule_of(call: Callable[[], object]) -> str:
-    with pytest.raises(Refusal) as refused:
-        call()
-    return refused.value.rule
-
-
-def facts_of(federation: Federation, site: str, kind: str) -> list[dict[str, Any]]:
-    path = federation.ledger_folder(site) / FILE
-    return [dict(entry.facts) for entry in read_ledger(path) if entry.kind == kind]
-
-
-def ask_one(federation: Federation, number: int, query: Query, assembly: Assembly, site: str = SITE) -> IntArray:
-    return federation.responders[site].answer(federation.question(number, [query], assembly)).limbs
-
-
-def clear_limbs(cohort: Cohort, *queries: Query) -> IntArray:
-    """What a site would send without a guard."""
-    return Responder(cohort).answer(encode_question("clear", 0, queries, frozenset())).limbs
 
 
 # -- totals
@@ -324,296 +294,6 @@ def _raise(error: BaseException) -> Callable[..., None]:
         raise error
 
     return call
-
-
-# -- nonces, and ledgers that were restored
-
-
-def test_no_two_runs_share_a_nonce_or_a_session(federation: Federation) -> None:
-    assemblies = [federation.begin(f"run-{number}") for number in range(5)]
-    nonces = [one.nonce for assembly in assemblies for one in assembly.session.openings]
-    assert len(set(nonces)) == 15
-    assert len({assembly.session_digest for assembly in assemblies}) == 5
-
-
-def test_the_same_question_in_two_runs_has_unrelated_masks(federation: Federation) -> None:
-    first = ask_one(federation, 0, moments(), federation.begin("run-1"))
-    second = ask_one(federation, 0, moments(), federation.begin("run-2"))
-    assert (first != second).all()
-
-
-def test_an_opening_that_is_asked_for_again_is_the_same(federation: Federation) -> None:
-    session = federation.open("run-1")
-    federation.restart(SITE)
-    assert federation.open("run-1") == session
-    assembly = federation.join(session)
-    federation.restart(SITE)
-    assert federation.join(session) == assembly
-    assert len(facts_of(federation, SITE, OPENED)) == 1
-
-
-def restored(federation: Federation, copy: Path) -> None:
-    """The site's disk as it was when ``copy`` was made."""
-    shutil.rmtree(federation.ledger_folder(SITE))
-    shutil.copytree(copy, federation.ledger_folder(SITE))
-    federation.restart(SITE)
-
-
-def test_a_restored_ledger_that_is_asked_another_question_uses_another_keystream(
-    federation: Federation, tmp_path: Path
-) -> None:
-    """The difference of two answers under one keystream would be the difference of one site's sums, in clear."""
-    assembly = federation.begin()
-    copy = tmp_path / "copy"
-    shutil.copytree(federation.ledger_folder(SITE), copy)
-    first = ask_one(federation, 0, moments(0.0), assembly)
-    restored(federation, copy)
-    second = ask_one(federation, 0, moments(1.0), assembly)
-    cohort = federation.by_site[SITE]
-    in_clear = clear_limbs(cohort, moments(1.0)) - clear_limbs(cohort, moments(0.0))
-    assert in_clear.any()
-    difference = (second.view(np.uint64) - first.view(np.uint64)).view(np.int64)
-    assert (difference != in_clear).all()
-    words = np.abs(difference.astype(float))
-    assert (words > 2.0**53).mean() > 0.9  # no small differences anywhere: sums in clear have all their limbs below
-
-
-def test_a_restored_ledger_that_is_asked_the_same_question_gives_the_same_bits(
-    federation: Federation, tmp_path: Path
-) -> None:
-    assembly = federation.begin()
-    copy = tmp_path / "copy"
-    shutil.copytree(federation.ledger_folder(SITE), copy)
-    first = ask_one(federation, 0, moments(), assembly)
-    restored(federation, copy)
-    assert np.array_equal(ask_one(federation, 0, moments(), assembly), first)
-
-
-def test_a_ledger_restored_from_before_a_run_gives_that_run_a_new_nonce(federation: Federation, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(federation.ledger_folder(SITE), copy)
-    session = federation.open("run-1")
-    restored(federation, copy)
-    again = federation.open("run-1")
-    assert again.openings[0].nonce != session.openings[0].nonce
-    assert again.openings[1:] == session.openings[1:]
-    assert rule_of(lambda: federation.guards[SITE].census(session, federation.by_site[SITE])) == "session-changed"
-
-
-@pytest.mark.parametrize(
-    ("lost", "by_peer", "by_itself"),
-    [(1, False, False), (2, False, False), (3, True, False), (4, True, True), (6, True, True)],
-)
-def test_a_ledger_that_became_shorter_than_it_was_seen_is_found(
-    federation: Federation, lost: int, by_peer: bool, by_itself: bool
-) -> None:
-    """It had 3 lines when the others saw it last, 6 in the end; later losses need the hash that was written down."""
-    for run in ("run-1", "run-2"):
-        federation.ask(0, [moments()], federation.begin(run))
-    path = federation.ledger_folder(SITE) / FILE
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(lines[: len(lines) - lost]))
-    federation.restart(SITE)
-    session = federation.open("run-3")
-    for site, found, rule in (("site-01", by_peer, "peer-ledger"), (SITE, by_itself, "own-ledger")):
-        join = partial(federation.guards[site].census, session, federation.by_site[site])
-        if found:
-            assert rule_of(join) == rule
-        else:
-            assert join().site == site
-
-
-def test_a_ledger_that_has_not_grown_since_it_was_seen_is_refused(federation: Federation) -> None:
-    """The run in which it was seen has added a line, which is gone."""
-    federation.begin("run-1")
-    path = federation.ledger_folder(SITE) / FILE
-    path.write_bytes(b"")  # it had no entry when the others saw it
-    federation.restart(SITE)
-    session = federation.open("run-2")
-    assert rule_of(lambda: federation.guards["site-01"].census(session, federation.by_site["site-01"])) == "peer-ledger"
-
-
-def test_a_tail_that_was_written_anew_is_found_by_the_site_itself_from_what_others_saw(federation: Federation) -> None:
-    for run in ("run-1", "run-2"):
-        federation.ask(0, [moments()], federation.begin(run))
-    path = federation.ledger_folder(SITE) / FILE
-    forged: list[Entry] = []
-    for entry in read_ledger(path):
-        facts = dict(entry.facts)
-        if entry.kind == ANSWERED:
-            facts["numbers"] = 1
-        if entry.kind == OPENED:
-            facts |= {"entries": len(forged), "head": forged[-1].hash if forged else GENESIS}
-        forged.append(Entry.after(forged[-1] if forged else None, entry.kind, entry.run, facts, entry.at))
-    path.write_bytes(b"".join(entry.line.encode() + b"\n" for entry in forged))
-    federation.restart(SITE)  # the chain holds
-    session = federation.open("run-3")
-    assert rule_of(lambda: federation.guards[SITE].census(session, federation.by_site[SITE])) == "own-ledger"
-
-
-def test_ledgers_that_grew_are_welcome(federation: Federation) -> None:
-    for number in range(4):
-        federation.ask(0, [moments()], federation.begin(f"run-{number}"))
-    seen = federation.guards[SITE].ledger.witnessed
-    assert set(seen) == {"site-01", "site-02"}
-    assert seen["site-01"][0] == 9  # three runs of an opening, a joining and an answer
-
-
-# -- who may ask
-
-
-def test_a_question_without_a_session_is_refused(federation: Federation) -> None:
-    federation.begin("run-1")
-    assert rule_of(lambda: federation.responders[SITE].answer(federation.question(0, [counts()], None))) == "unmasked"
-
-
-def test_a_run_that_was_not_opened_or_not_joined_is_refused(federation: Federation) -> None:
-    assembly = federation.begin("run-1")
-    renamed = replace(assembly, session=replace(assembly.session, run="run-2"))
-    assert rule_of(lambda: ask_one(federation, 0, counts(), renamed)) == "not-joined"
-    session = federation.open("run-2")
-    assert rule_of(lambda: ask_one(federation, 0, counts(), replace(assembly, session=session))) == "not-joined"
-    stranger = replace(session, run="run-9")
-    assert rule_of(lambda: federation.responders[SITE].answer(encode_session(stranger))) == "not-joined"
-
-
-def test_a_session_of_one_run_does_not_serve_another(federation: Federation) -> None:
-    first, second = federation.begin("run-1"), federation.begin("run-2")
-    forged = replace(first, session=replace(first.session, run="run-2"))
-    assert rule_of(lambda: ask_one(federation, 0, counts(), forged)) == "not-joined"
-    assert federation.totals(0, [counts()], second)[0].sites == 3
-
-
-def test_a_census_that_was_changed_after_joining_is_refused(federation: Federation) -> None:
-    assembly = federation.begin()
-    for victim in range(3):
-        numbers = assembly.counts[victim].numbers.copy()
-        numbers[0] += 100 * 2**16
-        changed = list(assembly.counts)
-        changed[victim] = replace(changed[victim], limbs=numbers.astype("<i8").tobytes().hex())
-        forged = Assembly(assembly.session, tuple(changed))
-        assert rule_of(lambda forged=forged: ask_one(federation, 0, counts(), forged)) == "census-seal"
-
-
-@pytest.mark.parametrize(
-    "change", [{"nonce": "9" * 64}, {"cohort": "9" * 64}, {"splits": ()}, {"entries": 7}, {"head": "9" * 64}]
-)
-def test_a_session_with_this_sites_opening_altered_is_refused(
-    federation: Federation, change: dict[str, object]
-) -> None:
-    session = federation.open("run-1")
-    openings = (replace(session.openings[0], **change), *session.openings[1:])  # type: ignore[arg-type]
-    altered = replace(session, openings=openings)
-    assert rule_of(lambda: federation.responders[SITE].answer(encode_session(altered))) == "session-changed"
-
-
-def test_two_sessions_of_one_run_are_refused(federation: Federation) -> None:
-    """Another peer's opening makes another session; a site joins one."""
-    session = federation.open("run-1")
-    federation.join(session)
-    other = replace(session, openings=(*session.openings[:2], replace(session.openings[2], nonce="9" * 64)))
-    assert rule_of(lambda: federation.responders[SITE].answer(encode_session(other))) == "session-changed"
-    federation.restart(SITE)
-    assert rule_of(lambda: federation.responders[SITE].answer(encode_session(other))) == "session-changed"
-
-
-def test_sites_that_were_told_different_sessions_open_no_census(federation: Federation) -> None:
-    session = federation.open("run-1")
-    other = replace(session, openings=(*session.openings[:2], replace(session.openings[2], nonce="9" * 64)))
-    guards, cohorts = federation.guards, federation.by_site
-    count = guards[SITE].census(other, cohorts[SITE])
-    rest = [guards[site].census(session, cohorts[site]) for site in ("site-01", "site-02")]
-    assembly = Assembly(session, (count, *rest))
-    assert rule_of(lambda: ask_one(federation, 0, counts(), assembly, "site-01")) == "census-seal"
-
-
-def test_a_session_without_a_site_of_the_roster_is_refused(federation: Federation) -> None:
-    session = federation.open("run-1")
-    fewer = replace(session, openings=session.openings[:2])
-    assert rule_of(lambda: federation.responders[SITE].answer(encode_session(fewer))) == "roster-not-approved"
-
-
-@pytest.mark.parametrize(
-    ("study", "roster", "rule"),
-    [
-        ("6" * 64, None, "study-not-approved"),
-        (STUDY, "6" * 64, "roster-not-approved"),
-        ("", None, "study-not-approved"),
-    ],
-)
-def test_an_invitation_to_what_was_not_approved_is_refused(
-    federation: Federation, study: str, roster: str | None, rule: str
-) -> None:
-    invitation = Invitation("run-1", study, roster or federation.roster.digest)
-    assert rule_of(lambda: federation.responders[SITE].answer(encode_invitation(invitation))) == rule
-    assert not facts_of(federation, SITE, OPENED)
-    assert [facts["rule"] for facts in facts_of(federation, SITE, REFUSED)] == [rule]
-
-
-def test_a_session_of_another_study_or_roster_is_refused(federation: Federation) -> None:
-    session = federation.open("run-1")
-    for change, rule in (({"study": "6" * 64}, "study-not-approved"), ({"roster": "6" * 64}, "roster-not-approved")):
-        altered = encode_session(replace(session, **change))
-        assert rule_of(lambda altered=altered: federation.responders[SITE].answer(altered)) == rule
-
-
-def test_a_run_ends_when_another_study_is_approved_instead(federation: Federation) -> None:
-    """A site that has withdrawn its approval answers no further round, and does not rename the run."""
-    assembly = federation.begin()
-    ask_one(federation, 0, counts(), assembly)
-    guard = federation.new_guard(SITE, study="6" * 64)
-    responder = Responder(federation.by_site[SITE], guard)
-    assert rule_of(lambda: responder.answer(federation.question(1, [moments()], assembly))) == "study-not-approved"
-    invitation = encode_invitation(Invitation("run-1", "6" * 64, federation.roster.digest))
-    assert rule_of(lambda: responder.answer(invitation)) == "study-not-approved"
-
-
-def test_a_run_ends_when_another_roster_is_approved_instead(federation: Federation) -> None:
-    assembly = federation.begin()
-    keys = private_keys(4)
-    larger = roster_of(keys)
-    responder = Responder(federation.by_site[SITE], federation.new_guard(SITE, roster=larger))
-    assert rule_of(lambda: responder.answer(federation.question(0, [counts()], assembly))) == "roster-not-approved"
-
-
-def test_a_guard_wants_the_roster_that_was_approved(federation: Federation) -> None:
-    approval = Approval(STUDY, "6" * 64, FOLDS)
-    with pytest.raises(CtfedError, match="has approved the roster 666666666666"):
-        Guard(federation.keys[SITE], federation.roster, approval, federation.gate, Ledger(), b"secret")
-
-
-@pytest.mark.parametrize("change", ["value", "time", "row", "label"])
-def test_a_table_that_has_changed_since_the_run_began_is_refused(federation: Federation, change: str) -> None:
-    assembly = federation.begin()
-    cohort = federation.by_site[SITE]
-    changed = _changed(cohort, change)
-    responder = federation.restart(SITE, changed)
-    assert rule_of(lambda: responder.answer(federation.question(0, [counts()], assembly))) == "cohort-changed"
-    invitation = encode_invitation(Invitation("run-1", STUDY, federation.roster.digest))
-    assert rule_of(lambda: responder.answer(invitation)) == "cohort-changed"
-    assert rule_of(lambda: responder.answer(encode_session(assembly.session))) == "cohort-changed"
-
-
-def _changed(cohort: Cohort, what: str) -> Cohort:
-    if what == "row":
-        return cohort.subset(np.arange(cohort.patients) > 0)
-    if what == "value":
-        values = cohort.columns["a"].copy()
-        values[3] = np.nextafter(values[3], 10.0)
-        return replace(cohort.subset(np.ones(cohort.patients, dtype=bool)), columns={**cohort.columns, "a": values})
-    if what == "time":
-        return replace(cohort.subset(np.ones(cohort.patients, dtype=bool)), time=cohort.time * 2)
-    return replace(cohort.subset(np.ones(cohort.patients, dtype=bool)), fold=cohort.fold[::-1].copy())
-
-
-def test_a_gate_that_refuses_is_obeyed_and_nothing_is_stored(tmp_path: Path) -> None:
-    federation = Federation(tmp_path, gate=StrictGate())
-    assembly = federation.begin()
-    assert rule_of(lambda: ask_one(federation, 0, counts(), assembly)) == "too-curious"
-    assert not facts_of(federation, SITE, ANSWERED)
-    assert not answers_path(federation.ledger_folder(SITE), "run-1").exists()
-    refused = facts_of(federation, SITE, REFUSED)
-    assert refused == [{"rule": "too-curious", "sentence": "this site tells nothing today", "round": 0}]
 
 
 # -- what the ledger holds
