@@ -25,6 +25,7 @@ from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.auth import load_superexec_auth_secret
 from flwr.supercore.constant import TaskType
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -80,10 +81,12 @@ class WarmExecutor:
                 else:
                     self._rest.idle()
                 away = False
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, ObjectPullError) as error:
                 # The SuperNode starts, went away or forgot the task. The server asks again, so nothing is lost.
                 if not away:
-                    log.warning("the SuperNode at %s is away (%s); looking again", self._address, error)
+                    log.warning(
+                        "the SuperNode at %s is away or gave up a task (%s); looking again", self._address, error
+                    )
                 away = True
                 self._rest.idle()
         self._client.close()
