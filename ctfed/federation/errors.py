@@ -15,7 +15,10 @@ class Refusal(CtfedError):
     """A site declines to answer.
 
     Only ``rule`` (a fixed name chosen by ctfed) may leave the site; the sentence stays in the site's own log.
+    ``of_data`` says that it was the site's data, and not the question alone, that made it decline.
     """
+
+    of_data = False
 
     def __init__(self, rule: str, sentence: str) -> None:
         super().__init__(f"{rule}: {sentence}")

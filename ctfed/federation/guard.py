@@ -39,6 +39,8 @@ from ctfed.federation.session import (
 from ctfed.federation.summary import Summary
 from ctfed.federation.wire import Asked, Invitation, bundle_digest
 
+MOST_BLOCKED = 3  # different questions of a run that a site's data may make it refuse
+
 
 @dataclass(frozen=True)
 class Approval:
@@ -204,9 +206,17 @@ class Guard:
         """Judge a new round; returns what it will have spent.
 
         Raises:
-            Refusal: 'unmasked', 'not-joined', 'cohort-changed', 'census-seal', or a rule of the gate.
+            Refusal: 'unmasked', 'not-joined', 'cohort-changed', 'census-seal', 'too-many-refusals', or a rule of the
+                gate.
         """
         state = self._state(asked.run)
+        if len(state.blocked - {bundle_digest(asked.queries)}) >= MOST_BLOCKED:
+            # Each such refusal is a bit about this site's data alone, which no mask hides.
+            raise Refusal(
+                "too-many-refusals",
+                f"this site's data did not allow {len(state.blocked)} different questions of this run; look at the "
+                "sentences in the ledger, and begin a new run when their cause is found",
+            )
         self._check_cohort(state, cohort)
         joined = self._join(asked, state, cohort)
         return self._gate.check_round(asked.queries, joined.session, joined.census, state.spent)

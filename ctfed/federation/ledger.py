@@ -101,6 +101,7 @@ class RunState:
         size: bytes of all of them.
         spent: what the gate counts against its budgets.
         refusals: how many were written.
+        blocked: digests of the questions that the site's data did not allow.
     """
 
     opened: Mapping[str, Any]
@@ -111,6 +112,7 @@ class RunState:
     size: int = 0
     spent: Counter[str] = field(default_factory=Counter)
     refusals: int = 0
+    blocked: set[str] = field(default_factory=set)
 
 
 def _now() -> str:
@@ -322,6 +324,8 @@ class Ledger:
             state.spent.update(spent)
         elif entry.kind == REFUSED:
             state.refusals += 1
+            if "question" in entry.facts:
+                state.blocked.add(str(entry.facts["question"]))
 
 
 def answers_path(folder: Path, run: str) -> Path:

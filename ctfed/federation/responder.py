@@ -12,7 +12,7 @@ from ctfed.federation.arrays import IntArray
 from ctfed.federation.bits import one_blas_thread
 from ctfed.federation.codec import digest
 from ctfed.federation.cohort import Cohort
-from ctfed.federation.errors import Refusal
+from ctfed.federation.errors import CtfedError, Refusal
 from ctfed.federation.guard import Guard
 from ctfed.federation.query import Query
 from ctfed.federation.session import Session
@@ -22,6 +22,7 @@ from ctfed.federation.wire import (
     Asked,
     Invitation,
     Question,
+    bundle_digest,
     decode_question,
     encode_answer,
     encode_census,
@@ -65,8 +66,12 @@ class Responder:
             return self._round(question, decoded)
         except Refusal as refusal:
             if self.guard is not None:
-                number = decoded.round_number if isinstance(decoded, Asked) else None
-                self.guard.ledger.refuse(run, refusal.rule, refusal.sentence, {"round": number})
+                facts: dict[str, object] = {"round": None}
+                if isinstance(decoded, Asked):
+                    facts["round"] = decoded.round_number
+                    if refusal.of_data:
+                        facts["question"] = bundle_digest(decoded.queries)
+                self.guard.ledger.refuse(run, refusal.rule, refusal.sentence, facts)
             raise
 
     def _begin(self, question: Question, decoded: Invitation | Session) -> Answer:
@@ -84,9 +89,19 @@ class Responder:
         stored = self.guard.replay(asked)
         if stored is None:
             spent = self.guard.admit(asked, self.cohort)
-            summaries = self._summaries(asked)
-            stored = self.guard.send(asked, summaries, _limbs(asked, summaries), spent)
+            summaries, limbs = self._computed(asked)
+            stored = self.guard.send(asked, summaries, limbs, spent)
         return encode_answer(question, stored)
+
+    def _computed(self, asked: Asked) -> tuple[list[Summary | None], IntArray]:
+        """The site's sums and their limbs; what the data do not allow is marked, because the guard counts it."""
+        try:
+            summaries = self._summaries(asked)
+            return summaries, _limbs(asked, summaries)
+        except CtfedError as error:
+            refusal = error if isinstance(error, Refusal) else Refusal("not-answerable", str(error))
+            refusal.of_data = True
+            raise refusal from error
 
     def _summaries(self, asked: Asked) -> list[Summary | None]:
         """The site's sums, query by query; None where it does not contribute. Equal queries are answered once."""

@@ -28,7 +28,9 @@ pytestmark = [pytest.mark.deployment, pytest.mark.skipif(sys.platform != "linux"
 sys.path.insert(0, str(HERE / "stand_in"))
 from stand_in_study import wandering_moments  # noqa: E402
 
-START = 270.0
+START = 90.0  # s; 15 are usual, a busy machine needs more
+# Flower gives up what a killed server was sending when the run's heartbeat has been missed for a minute.
+RESTART = 200.0
 
 
 def pooled_bits(federation: Federation) -> bytes:
@@ -80,10 +82,10 @@ def test_a_server_that_is_killed_after_every_round_ends_with_the_same_bits(tmp_p
             federation.join(name)
         for number in range(1, federation.rounds):
             federation.serve()
-            federation.await_rounds(number, START)
+            federation.await_rounds(number, RESTART)
             federation.kill("server")
         federation.serve()
-        assert federation.wait(START) == 0, federation.output()
+        assert federation.wait(RESTART) == 0, federation.output()
         assert "round 0 replayed" in federation.output()
         assert federation.totals() == pooled_bits(federation)
         assert all(sorted(federation.answered(name)) == [0, 1, 2] for name in NAMES)

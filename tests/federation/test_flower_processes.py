@@ -140,6 +140,27 @@ def test_this_flwr_can_be_quickened() -> None:
     assert start_client_internal.time is time, "nothing was changed in this process"
 
 
+def test_a_message_of_an_ended_run_is_let_go() -> None:
+    """Flower raises what its own clean-up does not catch; the task would keep the executor for an hour and more."""
+    code = """
+from flwr.supercore.run import RunNotRunningException
+from flwr.supernode import start_client_internal
+from ctfed.federation.flower import supernode
+
+def ended(object_id):
+    raise RunNotRunningException
+
+supernode.let_go_of_ended_runs()
+try:
+    start_client_internal.pull_objects(["object"], pull_object_fn=ended)
+except Exception as error:
+    assert isinstance(error, supernode.RunEnded)
+    print("let go")
+"""
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert shown == "let go\n"
+
+
 def test_join_names_the_file_that_is_missing(tmp_path: Path) -> None:
     settings = JoinSettings(tmp_path / "site.yaml", tmp_path / "s", "hub:1", tmp_path / "c", tmp_path / "k", tmp_path)
     with pytest.raises(CtfedError, match=r"needs the file .*site\.yaml"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 from pathlib import Path
@@ -14,19 +13,7 @@ import pytest
 from combat_data import Rows, made, pooled_combat
 
 from ctfed import cli
-from ctfed.combat_command import register
 from ctfed.statistics.combat import CombatOptions
-
-
-@pytest.fixture(autouse=True)
-def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command is on the command line, whether the command line lists it by itself or not."""
-    parser = argparse.ArgumentParser()
-    commands = parser.add_subparsers()
-    cli.register_site_commands(commands)
-    if "combat" not in commands.choices:
-        listed = cli.register_site_commands
-        monkeypatch.setattr(cli, "register_site_commands", lambda all_of: (listed(all_of), register(all_of)))
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
