@@ -143,7 +143,7 @@ def check_node_key(text: str, site: str) -> None:
     """
     try:
         key = load_ssh_public_key(text.encode())
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, NotImplementedError, UnsupportedAlgorithm) as error:
         raise CtfedError(f"the public key of {site!r} is not in OpenSSH's form: {error}") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         raise CtfedError(f"the public key of {site!r} must be an EC P-384 key (ssh-keygen -t ecdsa -b 384)")

@@ -130,7 +130,7 @@ def read_approvals(folder: Path) -> dict[str, Approved]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {entry["study"]: Approved(**entry) for entry in content["approvals"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CtfedError(f"{path} is not a file of approvals ({error}); remove it and approve again") from error
 
 

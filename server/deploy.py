@@ -103,6 +103,9 @@ def _run(control: ControlClient, settings: ServeSettings, hub: Hub, tell: Tell) 
     new = control.register(hub.keys)
     if new:
         tell(f"registered {len(new)} sites: {', '.join(new)}")
+    for left in control.unfinished():  # by a server that was killed; the sites would wait a minute for its messages
+        control.stop(left)
+        tell(f"run {left} of the server before is ended")
     run_id = control.start(build_bundle(), _run_config(settings))
     tell(f"run {run_id} started; waiting for {len(hub.sites)} sites: {', '.join(hub.sites)}")
     return follow(control, run_id, tell)

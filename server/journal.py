@@ -50,6 +50,15 @@ class RoundRecord:
     seconds: float
 
 
+def _check_types(record: RoundRecord) -> None:
+    """Raise TypeError unless a record that was read holds what one holds that was made."""
+    whole = (record.number, record.bytes_up, record.bytes_down, *dict(record.kinds).values())
+    if not all(type(value) is int for value in whole) or type(record.seconds) not in (int, float):
+        raise TypeError("its numbers are of other types")
+    if not isinstance(record.bundle, str):
+        raise TypeError("its bundle is no text")
+
+
 class Journal:
     """An append-only file of JSON lines: a header that names the run, then one line per round."""
 
@@ -85,21 +94,26 @@ class Journal:
         for key, value in {"ctfed_journal": FORMAT, **header}.items():
             if line.get(key) != value:
                 raise JournalError(
-                    f"{self.path}: this journal has {key} = {line.get(key)!r}, this run has {value!r}; choose another "
+                    f"{self.path}: this journal has {key} = {line.get(key)!r:.80}, this run has {value!r}; choose another "
                     "output folder, or delete the journal to begin anew"
                 )
-        return str(line["run"])
+        run = line.get("run")
+        if not isinstance(run, str):
+            raise JournalError(f"{self.path}: found the run {run!r:.80}, expected a name; delete the journal to begin anew")
+        return run
 
     def _load(self, number: int, line: dict[str, Any]) -> None:
         try:
             raw = base64.b64decode(line["limbs"], validate=True)
+            limbs = np.frombuffer(raw, dtype="<i8").astype(np.int64)
             record = RoundRecord(**{key: line[key] for key in RoundRecord.__dataclass_fields__})
+            _check_types(record)
         except (KeyError, ValueError, TypeError) as error:
             raise JournalError(f"{self.path}: round {number + 1} is not a round ({error})") from error
         if record.number != number or hashlib.sha256(raw).hexdigest() != line.get("sha256"):
             raise JournalError(f"{self.path}: round {number + 1} is damaged; restore the file or begin anew")
         self.rounds.append(record)
-        self._limbs.append(np.frombuffer(raw, dtype="<i8").astype(np.int64))
+        self._limbs.append(limbs)
 
     def begin(self, assembly: Mapping[str, Any]) -> None:
         """Keep what the sites have agreed on, before the first round.
@@ -152,6 +166,9 @@ def _complete_lines(path: Path) -> list[dict[str, Any]]:
         with path.open("r+b") as file:
             file.truncate(len(whole))
     try:
-        return [json.loads(line) for line in whole.splitlines()]
-    except ValueError as error:
+        lines = [json.loads(line) for line in whole.splitlines()]
+    except (ValueError, RecursionError) as error:
         raise JournalError(f"{path}: a line is not JSON; restore the file or begin anew") from error
+    if not all(isinstance(line, dict) for line in lines):
+        raise JournalError(f"{path}: a line is no table; restore the file or begin anew")
+    return lines

@@ -143,7 +143,9 @@ def _fit(study: Study, view: View, penalty: ElasticNet, size: SplitSize) -> Algo
     grid = None
     if study.model.risk_sets == "pooled":
         regular = TimeGrid.regular(study.grid.width, study.grid.end)
-        grid = yield from merged_grid(view, regular, study.evaluation.min_cell, study.evaluation.horizons)
+        # Efron's ties need the risk that dies in each bin, beside the risk that leaves.
+        both = study.model.ties == "efron"
+        grid = yield from merged_grid(view, regular, study.evaluation.min_cell, study.evaluation.horizons, both=both)
     penalties = [penalty]
     if penalty.penalizer > 0 and size.events >= EVENTS_PER_FEATURE * view.width:
         penalties.append(ElasticNet(0.0))

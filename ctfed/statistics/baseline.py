@@ -21,7 +21,7 @@ from ctfed.federation.summary import Total
 from ctfed.federation.view import View
 from ctfed.statistics.cox.pooled import RiskSetSums
 from ctfed.statistics.timegrid import TimeGrid
-from ctfed.statistics.timegrid_merge import TimeCounts, merge_edges
+from ctfed.statistics.timegrid_merge import TimeCounts, merge_edges, separable
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,19 +46,23 @@ class Baseline:
         return np.exp(-risk * self.cumulative_hazard)
 
 
-def merged_grid(view: View, grid: TimeGrid, minimum: int, keep: Sequence[float] = ()) -> Algorithm[TimeGrid]:
+def merged_grid(
+    view: View, grid: TimeGrid, minimum: int, keep: Sequence[float] = (), *, both: bool = False
+) -> Algorithm[TimeGrid]:
     """The grid with neighbouring bins merged until at least ``minimum`` patients of the view leave in each.
 
     Args:
         view: the patients.
         grid: the bins wished for.
         minimum: the fewest leavers of a bin; 1 only keeps what holds anybody, 0 keeps every bin.
-        keep: edges that stay whatever they hold (horizons).
+        keep: edges that stay (horizons), where at least ``minimum`` leave between them and beyond the last.
+        both: want ``minimum`` deaths and as many censored in each bin, because sums over either are told.
     """
     if minimum <= 0:
         return grid
     total: Total = yield TimeCounts(view, grid)
-    return merge_edges(grid, total["counts"].sum(axis=1), minimum, keep)
+    leavers = total["counts"].min(axis=1) if both else total["counts"].sum(axis=1)
+    return merge_edges(grid, leavers, minimum, separable(grid, leavers, keep, minimum))
 
 
 def pooled_baseline(
@@ -72,7 +76,7 @@ def pooled_baseline(
         grid, minimum, keep: see ``merged_grid``.
     """
     bins = yield from merged_grid(view, grid, minimum, keep)
-    total: Total = yield RiskSetSums(view, frozen([coefficients, np.zeros(view.width)]), bins)
+    total: Total = yield RiskSetSums(view, frozen([coefficients, np.zeros(view.width)]), bins, tied=False)
     remaining = np.cumsum(total["leaving"][::-1], axis=0)[::-1][:-1]  # the open last bin has no edge
     risk, patients = remaining[:, 0], np.rint(remaining[:, 1])  # at zero coefficients everybody's risk is 1
     deaths = np.rint(total["deaths"])[:-1]

@@ -22,7 +22,7 @@ from ctfed.federation.summary import Entry, Layout, Summary, Total
 from ctfed.federation.view import View
 from ctfed.statistics.scores import require_scores, score_moments, score_quantiles
 from ctfed.statistics.timegrid import TimeGrid
-from ctfed.statistics.timegrid_merge import TimeCounts, merge_indices
+from ctfed.statistics.timegrid_merge import TimeCounts, merge_indices, separable
 
 FINE_SCORE_BINS = 50
 FEWEST_SCORE_BINS = 2
@@ -171,7 +171,7 @@ def choose_bins(
     patients = float(leavers.sum())
     if patients < 4 * min_cell:
         raise CtfedError(f"{patients:.0f} patients are too few for a table with {min_cell} in each of 2 x 2 cells")
-    kept = _separable(grid, leavers, horizons, min_cell * FEWEST_SCORE_BINS)
+    kept = separable(grid, leavers, horizons, min_cell * FEWEST_SCORE_BINS)
     dropped = tuple(float(time) for time in horizons if time not in kept)
     largest = max(FEWEST_SCORE_BINS, min(most, int(np.sqrt(patients / max(1, min_cell)))))
     for bins in range(largest, FEWEST_SCORE_BINS - 1, -1):
@@ -182,19 +182,6 @@ def choose_bins(
         f"the {patients:.0f} patients leave at too few different times for two bins of {FEWEST_SCORE_BINS * min_cell}; "
         "use a finer time grid or a smaller cell"
     )
-
-
-def _separable(grid: TimeGrid, leavers: FloatArray, horizons: Sequence[float], minimum: int) -> list[float]:
-    """The horizons, early to late, between which and beyond which at least ``minimum`` patients leave."""
-    until = np.cumsum(leavers)
-    kept: list[float] = []
-    before = 0.0
-    for horizon in sorted(horizons):
-        held = float(until[grid.edge_index(horizon)])
-        if held - before >= minimum and until[-1] - held >= minimum:
-            kept.append(horizon)
-            before = held
-    return kept
 
 
 def _smallest(leavers: FloatArray, chosen: Sequence[int]) -> float:

@@ -77,6 +77,19 @@ def merge_edges(grid: TimeGrid, leavers: FloatArray, minimum: int, keep: Sequenc
     return TimeGrid(frozen(grid.edges[chosen]))
 
 
+def separable(grid: TimeGrid, leavers: FloatArray, horizons: Sequence[float], minimum: int) -> list[float]:
+    """The horizons, early to late, between which and beyond which at least ``minimum`` patients leave."""
+    until = np.cumsum(leavers)
+    kept: list[float] = []
+    before = 0.0
+    for horizon in sorted(horizons):
+        held = float(until[grid.edge_index(horizon)])
+        if held - before >= minimum and until[-1] - held >= minimum:
+            kept.append(horizon)
+            before = held
+    return kept
+
+
 def merge_indices(grid: TimeGrid, leavers: FloatArray, minimum: int, keep: Sequence[float] = ()) -> list[int]:
     """Indices of the edges that ``merge_edges`` keeps; none when too few patients leave for two bins."""
     if leavers.shape != (grid.bins,):

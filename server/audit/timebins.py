@@ -66,6 +66,12 @@ class Group:
         return f"those of the {self.rows.label(folds)} who {self.population} in ({self.low:g}, {self.high:g}]"
 
 
+def disjoint(groups: Sequence[Group]) -> list[Group]:
+    """The groups without leavers where deaths and censored patients are told apart: these are the same people."""
+    apart = {(group.rows, group.low, group.high) for group in groups if group.population == "die"}
+    return [g for g in groups if g.population != "leave" or (g.rows, g.low, g.high) not in apart]
+
+
 @dataclass(eq=False)
 class _Curve:
     """Cumulative sums up to each edge, of one quantity: edge -> (k,) array."""
@@ -117,34 +123,36 @@ def time_groups(given: Sequence[Statement]) -> list[Group]:
             sums[one.rows, digest(everybody(one.query.view))].append(one)
     groups: dict[tuple[Rows, str, float, float, str], Group] = {}
     for (rows, chain), members in sums.items():
-        for beta, curve, weighted in _curves(members):
+        view = everybody(members[0].query.view)
+        for beta, population, curve, weighted in _curves(members):
             for low, high in curve.intervals():
-                amounts = curve.between(low, high)
-                means = weighted.between(low, high)
-                assert amounts is not None
-                for place, population in enumerate(POPULATIONS[: amounts.size]):
-                    key = (rows, chain, low, high, population)
-                    if key not in groups:
-                        count = _count(counts.get(rows), low, high, place)
-                        groups[key] = Group(rows, everybody(members[0].query.view), low, high, population, count)
-                    x = None if means is None else means.reshape(amounts.size, -1)[place]
-                    groups[key].seen.append(Seen(beta, float(amounts[place]), x))
+                key = (rows, chain, low, high, population)
+                if key not in groups:
+                    count = _count(counts.get(rows), low, high, population)
+                    groups[key] = Group(rows, view, low, high, population, count)
+                amount, means = curve.between(low, high), weighted.between(low, high)
+                assert amount is not None
+                groups[key].seen.append(Seen(beta, float(amount[0]), means))
     return list(groups.values())
 
 
-def _curves(members: Sequence[Statement]) -> list[tuple[FloatArray, _Curve, _Curve]]:
-    """For every coefficient vector that no site declined: curves of the amounts (3,) and of the weighted x (3 p,)."""
-    found: dict[bytes, tuple[FloatArray, _Curve, _Curve]] = {}
+def _curves(members: Sequence[Statement]) -> list[tuple[FloatArray, str, _Curve, _Curve]]:
+    """Curves of the amounts (1,) and of the weighted x (p,), by population and coefficients that no site declined."""
+    found: dict[tuple[bytes, str], tuple[FloatArray, str, _Curve, _Curve]] = {}
     for one in members:
         query, total = one.query, one.arrays
         assert isinstance(query, RiskSetSums)
         for index, beta in enumerate(query.coefficients):
             if total["declined"][index] > 0:
                 continue
-            _, curve, weighted = found.setdefault(beta.tobytes(), (beta, _Curve(), _Curve()))
-            curve.add(query.grid.edges, np.stack(_apart(total, "", index), axis=1))
-            if index in query.means:
-                weighted.add(query.grid.edges, np.hstack(_apart(total, "_x", query.means.index(index))))
+            amounts = _apart(total, "", index)
+            means = _apart(total, "_x", query.means.index(index)) if index in query.means else []
+            for place, amount in enumerate(amounts):
+                key = (beta.tobytes(), POPULATIONS[place])
+                _, _, curve, weighted = found.setdefault(key, (beta, POPULATIONS[place], _Curve(), _Curve()))
+                curve.add(query.grid.edges, amount[:, None])
+                if means:
+                    weighted.add(query.grid.edges, means[place])
     return list(found.values())
 
 
@@ -158,11 +166,11 @@ def _apart(total: Mapping[str, FloatArray], name: str, index: int) -> list[Float
     return [leaving, dying, leaving - dying]
 
 
-def _count(curve: _Curve | None, low: float, high: float, place: int) -> int:
+def _count(curve: _Curve | None, low: float, high: float, population: str) -> int:
     if curve is None:
         return -1
     found = curve.between(low, high)
     if found is None:
         return -1
     deaths, censored = np.rint(found)
-    return int((deaths + censored, deaths, censored)[place])
+    return int(dict(zip(POPULATIONS, (deaths + censored, deaths, censored), strict=True))[population])

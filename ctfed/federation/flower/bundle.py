@@ -9,6 +9,7 @@ Uses of Flower's inside: ``flwr.cli.build.build_fab_from_files``.
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 
 from ctfed import __version__
@@ -53,7 +54,7 @@ def check_bundle(fab_id: str, content: bytes, expected: str = FAB_ID) -> None:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, ValueError, struct.error) as error:
         raise Refusal("unreadable_bundle", "the bundle is not a zip archive") from error
     extra = sorted(set(names) - CARRIES_NO_CODE)
     if extra:

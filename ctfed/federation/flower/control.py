@@ -31,6 +31,7 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
 from ctfed.federation.errors import CtfedError
 
+FINISHED = "finished"
 COMPLETED = "finished:completed"
 
 
@@ -96,6 +97,14 @@ class ControlClient:
         except httpx.HTTPError as error:
             raise CtfedError(f"the SuperLink did not tell how the run is: {error}") from error
         return ":".join(part for part in (run.status.status, run.status.sub_status) if part), str(run.status.details)
+
+    def unfinished(self) -> list[int]:
+        """The runs that have not ended."""
+        try:
+            runs = self._client.ListRuns(ListRunsRequest()).run_dict
+        except httpx.HTTPError as error:
+            raise CtfedError(f"the SuperLink did not tell which runs it has: {error}") from error
+        return [int(run_id) for run_id, run in runs.items() if run.status.status != FINISHED]
 
     def stop(self, run_id: int) -> None:
         """Stop a run."""

@@ -131,7 +131,7 @@ class Combat(LocalTransform):
         """
         values = table.values.copy()
         place = {feature.name: index for index, feature in enumerate(table.features)}
-        columns = np.array([place[name] for name in self.names])
+        columns = np.array([place[name] for name in self.names], dtype=np.int64)
         x = design(table, self.covariates)
         for effect in self.effects(table, fitted):
             rows = np.flatnonzero(table.batch == effect.label)

@@ -77,10 +77,11 @@ def _over_time(view: View, grid: TimeGrid, coefficients: FloatArray) -> Exposure
 @register("risk-set-sums")
 @dataclass(frozen=True, eq=False)
 class RiskSetSums(Query):
-    """Phase one: per time bin, the risk exp(x beta) that leaves in it, the risk that dies in it, and the deaths.
+    """Phase one: per time bin, the risk exp(x beta) that leaves in it, the deaths, and if ``tied`` the risk that dies.
 
-    S0 of a bin is the sum over this and all later bins. The total discloses, per coefficient vector and bin, two sums
-    over the patients who leave in that bin; hence the minimum of leavers. A site where a linear predictor is too large
+    S0 of a bin is the sum over this and all later bins. The total discloses, per coefficient vector and bin, a sum over
+    the patients who leave in that bin (if ``tied``: one over those who die there and one over those who are censored);
+    hence the minimum of leavers (of both). A site where a linear predictor is too large
     at a coefficient vector declines it: it adds nothing there, and the total says how many sites did.
 
     Attributes:
@@ -88,12 +89,15 @@ class RiskSetSums(Query):
         coefficients: (m, p).
         grid: time bins.
         means: indices into ``coefficients`` at which S1 (risk times x) is asked too.
+        tied: ask what dies in each bin too, which Efron's ties need. Leaving less dying is what is censored there, so
+            the bins must then hold a minimum of both.
     """
 
     view: View
     coefficients: FloatArray
     grid: TimeGrid
     means: tuple[int, ...] = ()
+    tied: bool = True
 
     def __post_init__(self) -> None:
         if self.coefficients.ndim != 2 or self.coefficients.shape[1] != self.view.width:
@@ -103,19 +107,19 @@ class RiskSetSums(Query):
 
     @property
     def layout(self) -> Layout:
-        """patients (), deaths (T,), declined, event_eta (m,), leaving, dying (T, m), leaving_x, dying_x (h, T, p)."""
+        """patients (), deaths (T,), declined, event_eta (m,), leaving (T, m), leaving_x (h, T, p); dying* if tied."""
         models, width = self.coefficients.shape
         bins, count = self.grid.bins, len(self.means)
         scaled = RISK_EXPONENT + feature_exponents(self.view)
+        risk, means = Entry((bins, models), RISK_EXPONENT), Entry((count, bins, width), scaled)
         return {
             "patients": Entry(()),
             "deaths": Entry((bins,)),
             "declined": Entry((models,)),
             "event_eta": Entry((models,)),
-            "leaving": Entry((bins, models), RISK_EXPONENT),
-            "dying": Entry((bins, models), RISK_EXPONENT),
-            "leaving_x": Entry((count, bins, width), scaled),
-            "dying_x": Entry((count, bins, width), scaled),
+            "leaving": risk,
+            "leaving_x": means,
+            **({"dying": risk, "dying_x": means} if self.tied else {}),
         }
 
     @property
@@ -134,6 +138,7 @@ class RiskSetSums(Query):
             weighted = risk[:, index, None] * rows.table.values
             leaving_x[position] = rows.sums(weighted, bins)
             dying_x[position] = rows.sums(weighted * event, bins)
+        dying = {"dying": rows.sums(risk * event, bins), "dying_x": dying_x}
         return Summary(
             self.layout,
             {
@@ -142,9 +147,8 @@ class RiskSetSums(Query):
                 "declined": declined,
                 "event_eta": (eta * event).sum(axis=0),
                 "leaving": rows.sums(risk, bins),
-                "dying": rows.sums(risk * event, bins),
                 "leaving_x": leaving_x,
-                "dying_x": dying_x,
+                **(dying if self.tied else {}),
             },
         )
 
@@ -209,7 +213,7 @@ class _PhaseOne:
 
     Attributes:
         deaths: (T,) events per bin.
-        at_risk, dying: (T, k) S0 of each bin, and its part that dies in the bin.
+        at_risk, dying: (T, k) S0 of each bin, and its part that dies in the bin (zero where it was not asked).
         at_risk_x, dying_x: index among the k -> the same for S1, (T, p), where the Hessian is asked.
     """
 
@@ -226,9 +230,9 @@ class _PhaseOne:
         return cls(
             np.rint(total["deaths"]).astype(np.int64),
             _from_here_on(total["leaving"][:, kept]),
-            total["dying"][:, kept],
+            total.get("dying", np.zeros_like(total["leaving"]))[:, kept],
             {index: _from_here_on(total["leaving_x"][position]) for index, position in asked},
-            {index: total["dying_x"][position] for index, position in asked},
+            {index: total.get("dying_x", np.zeros_like(total["leaving_x"]))[position] for index, position in asked},
         )
 
 
@@ -259,7 +263,7 @@ def pooled_oracle(view: View, ties: str, grid: TimeGrid) -> Oracle:
     check_ties(ties)
 
     def ask(points: FloatArray, hessians: tuple[int, ...]) -> Algorithm[Derivatives]:
-        total: Total = yield RiskSetSums(view, points, grid, hessians)
+        total: Total = yield RiskSetSums(view, points, grid, hessians, tied=ties == "efron")
         kept = np.flatnonzero(total["declined"] == 0)
         first = _PhaseOne.of(total, kept, hessians)
         loglik, gradient = np.full(points.shape[0], -np.inf), np.zeros(points.shape)

@@ -20,7 +20,7 @@ from ctfed.federation.arrays import FloatArray
 from server.audit.attacks.least_squares import Solution, minimise
 from server.audit.patients import Candidate
 from server.audit.statements import Statement
-from server.audit.timebins import Group, time_groups
+from server.audit.timebins import Group, disjoint, time_groups
 
 LARGEST_GROUP = 12
 STARTS = 8
@@ -52,14 +52,7 @@ def rebuild_bins(
 ) -> Rebuilt:
     """Rows of the patients in small bins, wherever a transcript tells enough of the bin."""
     rng = np.random.default_rng(seed)
-    told = time_groups(given)
-    apart = {(g.rows, g.low, g.high) for g in told if g.population == "die"}  # leavers are deaths and censored, then
-    groups = [
-        group
-        for group in told
-        if 2 <= group.count <= LARGEST_GROUP
-        and not (group.population == "leave" and (group.rows, group.low, group.high) in apart)
-    ]
+    groups = [group for group in disjoint(time_groups(given)) if 2 <= group.count <= LARGEST_GROUP]
     candidates: list[Candidate] = []
     poor = failed = 0
     for number, group in enumerate(groups):

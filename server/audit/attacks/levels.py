@@ -84,7 +84,7 @@ class _Halves:
 
 
 def _halves(group: Group, levels: Mapping[str, FloatArray]) -> _Halves | None:
-    seen = next(one for one in group.seen if one.beta.any())
+    seen = next(one for one in group.seen if one.beta.any() and one.amount > 0)
     options: list[FloatArray] = []
     silent = False
     for index, feature in enumerate(group.view.columns):

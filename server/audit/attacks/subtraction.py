@@ -21,7 +21,7 @@ from ctfed.federation.cohort import Cohort
 from ctfed.federation.view import View
 from server.audit.patients import Candidate
 from server.audit.statements import Statement
-from server.audit.timebins import Group, time_groups
+from server.audit.timebins import Group, disjoint, time_groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,13 +40,13 @@ class Isolated:
 def subtract(given: Sequence[Statement], folds: int) -> Isolated:
     """Rows of the patients who alone leave, die or are censored in an interval between two known totals."""
     candidates, partly = [], []
-    for group in time_groups(given):
+    for group in disjoint(time_groups(given)):
         if group.count != 1:
             continue
         row = _row(group)
         if row is not None:
             candidates.append(Candidate(group.view, row, f"the only one of {group.label(folds)}"))
-        elif any(seen.beta.any() for seen in group.seen):
+        elif any(seen.beta.any() and seen.amount > 0 for seen in group.seen):
             partly.append(group)
     return Isolated(tuple(candidates), tuple(partly))
 
