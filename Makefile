@@ -24,7 +24,7 @@ lint: setup
 	$(BIN)/mypy
 
 test: setup lint
-	$(BIN)/pytest -m "not slow" --durations=8
+	$(BIN)/pytest -m "not slow" -n 2 --durations=8
 
 # Slow checks: long deployments with real processes, every kill point, long fuzzing.
 verify: setup

@@ -29,8 +29,7 @@ sys.path.insert(0, str(HERE / "stand_in"))
 from stand_in_study import wandering_moments  # noqa: E402
 
 START = 90.0  # s; 15 are usual, a busy machine needs more
-# Flower gives up what a killed server was sending when the run's heartbeat has been missed for a minute.
-RESTART = 200.0
+RESTART = 200.0  # s; a site may first have to give up, with Flower's growing waits, what a killed server was sending
 
 
 def pooled_bits(federation: Federation) -> bytes:
