@@ -94,12 +94,14 @@ class Journal:
         for key, value in {"ctfed_journal": FORMAT, **header}.items():
             if line.get(key) != value:
                 raise JournalError(
-                    f"{self.path}: this journal has {key} = {line.get(key)!r:.80}, this run has {value!r}; choose another "
-                    "output folder, or delete the journal to begin anew"
+                    f"{self.path}: this journal has {key} = {line.get(key)!r:.80}, this run has {value!r}; choose "
+                    "another output folder, or delete the journal to begin anew"
                 )
         run = line.get("run")
         if not isinstance(run, str):
-            raise JournalError(f"{self.path}: found the run {run!r:.80}, expected a name; delete the journal to begin anew")
+            raise JournalError(
+                f"{self.path}: found the run {run!r:.80}, expected a name; begin anew without the journal"
+            )
         return run
 
     def _load(self, number: int, line: dict[str, Any]) -> None:
