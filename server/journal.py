@@ -99,9 +99,7 @@ class Journal:
                 )
         run = line.get("run")
         if not isinstance(run, str):
-            raise JournalError(
-                f"{self.path}: found the run {run!r:.80}, expected a name; begin anew without the journal"
-            )
+            raise JournalError(f"{self.path}: found the run {run!r:.80}, expected a name; begin without the journal")
         return run
 
     def _load(self, number: int, line: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ class Searched:
     """What the search found.
 
     Attributes:
-        candidates: every patient's row, if some start solved the equations; none otherwise.
+        candidates: if some start solved the equations, the rows that these determine there.
         equations, unknown: how many.
         residual: the smallest relative residual (root mean square) of any start.
     """
@@ -143,9 +143,11 @@ def search(
         found = minimise(scaled, width * rng.normal(size=scale.size), iterations=iterations, enough=1e-22)
         best = min(best, float(np.sqrt(found.loss / max(1, system.count))))
         if best < SOLVED:
-            values = system.values(middle + scale * found.x)
+            flat = middle + scale * found.x
+            sure, _ = _sure(system, flat, scale, max(NOISE, best))
+            values = system.values(flat)
             values[known.missing] = np.nan
-            people = np.flatnonzero(system.unknown.any(axis=1))
+            people = np.flatnonzero((sure | known.missing).all(axis=1) & system.unknown.any(axis=1))
             rows = [Candidate(raw(view), values[i], f"patient {i} of the search") for i in people]
             return Searched(tuple(rows), system.count, system.unknowns, best)
     return Searched((), system.count, system.unknowns, best)
@@ -166,20 +168,26 @@ def bound(transcript: Transcript, known: Known, truth: FloatArray) -> Bound | No
     people = system.unknown.any(axis=1)
     spread = np.sqrt((truth[people] ** 2).mean(axis=0))
     scale = np.broadcast_to(np.where(spread > 0, spread, 1.0), truth.shape)[system.unknown]
-    _, jacobian = system(truth[system.unknown])
-    size = np.maximum(np.abs(jacobian * scale).max(axis=1, keepdims=True), 1e-300)
-    noise = NOISE * np.maximum(1.0, 1.0 / size)
-    whitened = (jacobian * scale) / noise
+    sure, rank = _sure(system, truth[system.unknown], scale, NOISE)
+    complete = (sure | known.missing).all(axis=1) & people
+    return Bound(system.count, system.unknowns, rank, int(complete.sum()), int(sure.sum()))
+
+
+def _sure(system: System, flat: FloatArray, scale: FloatArray, noise: float) -> tuple[BoolArray, int]:
+    """(n, p) unknown values that equations with this relative noise determine to a millionth, and their rank."""
+    _, jacobian = system(flat)
+    scaled = jacobian * scale
+    size = np.maximum(np.abs(scaled).max(axis=1, keepdims=True), 1e-300)
+    whitened = scaled / (noise * np.maximum(1.0, 1.0 / size))
     if whitened.shape[0] > whitened.shape[1]:
         whitened = np.linalg.qr(whitened, mode="r")
     _, singular, right = np.linalg.svd(whitened, full_matrices=False)
     kept = singular > 1.0
     share = (right[kept] ** 2).sum(axis=0)
     error = np.sqrt(((right[kept] / singular[kept, None]) ** 2).sum(axis=0))
-    sure = np.zeros(truth.shape, dtype=bool)
+    sure = np.zeros(system.unknown.shape, dtype=bool)
     sure[system.unknown] = (share > 1 - 1e-9) & (error < TOLERANCE)
-    complete = (sure | known.missing).all(axis=1) & people
-    return Bound(system.count, system.unknowns, int(kept.sum()), int(complete.sum()), int(sure.sum()))
+    return sure, int(kept.sum())
 
 
 def _scale(transcript: Transcript, known: Known) -> tuple[FloatArray, FloatArray]:
