@@ -21,7 +21,7 @@ from ctfed.federation.summary import Total
 from ctfed.federation.view import View
 from ctfed.statistics.cox.pooled import RiskSetSums
 from ctfed.statistics.timegrid import TimeGrid
-from ctfed.statistics.timegrid_merge import TimeCounts, merge_edges, separable
+from ctfed.statistics.timegrid_merge import TimeCounts, merge_edges, separable, without_small
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,8 @@ def merged_grid(
         return grid
     total: Total = yield TimeCounts(view, grid)
     leavers = total["counts"].min(axis=1) if both else total["counts"].sum(axis=1)
-    return merge_edges(grid, leavers, minimum, separable(grid, leavers, keep, minimum))
+    merged = merge_edges(grid, leavers, minimum, separable(grid, leavers, keep, minimum))
+    return without_small(grid, merged, total["counts"], minimum) if both else merged
 
 
 def pooled_baseline(

@@ -90,6 +90,31 @@ def separable(grid: TimeGrid, leavers: FloatArray, horizons: Sequence[float], mi
     return kept
 
 
+def without_small(grid: TimeGrid, merged: TimeGrid, counts: FloatArray, minimum: int) -> TimeGrid:
+    """``merged`` without the edges beside bins in which some patients, but fewer than ``minimum``, die or are censored.
+
+    Args:
+        grid: of the counts.
+        merged: some of its edges.
+        counts: (grid.bins, 2) events and censored; totals.
+        minimum: the fewest of either kind in a bin that holds any of the kind.
+
+    Raises:
+        CtfedError: when no edge can stay.
+    """
+    chosen = [grid.edge_index(float(edge)) for edge in merged.edges]
+    while chosen:
+        held = np.add.reduceat(counts, [0, *(index + 1 for index in chosen)], axis=0)
+        small = np.flatnonzero(((held > 0) & (held < minimum)).any(axis=1))
+        if small.size == 0:
+            return TimeGrid(frozen(grid.edges[chosen]))
+        del chosen[max(0, int(small[-1]) - 1)]  # joins the bin before it, the first one the bin behind it
+    raise CtfedError(
+        f"too few patients die or are censored for two time bins with {minimum} of each; lengthen the time grid, lower "
+        "the smallest cell, or use Breslow's ties"
+    )
+
+
 def merge_indices(grid: TimeGrid, leavers: FloatArray, minimum: int, keep: Sequence[float] = ()) -> list[int]:
     """Indices of the edges that ``merge_edges`` keeps; none when too few patients leave for two bins."""
     if leavers.shape != (grid.bins,):
