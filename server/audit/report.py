@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,46 +11,14 @@ import numpy as np
 from ctfed.federation.arrays import FloatArray
 from ctfed.federation.cohort import Cohort
 from ctfed.study import Study
-from server.audit.attacks.bins import rebuild_bins
-from server.audit.attacks.carriers import carried
-from server.audit.attacks.cells import Single, single_cells
-from server.audit.attacks.dominance import dominated
-from server.audit.attacks.levels import read_levels
-from server.audit.attacks.linear import solve_linear
-from server.audit.attacks.nested import small_sets
-from server.audit.attacks.nonlinear import bound, search
-from server.audit.attacks.subtraction import subtract
-from server.audit.attacks.thresholds import cut_apart
-from server.audit.knowledge import Known, values_of
-from server.audit.patients import Candidate, Truth
+from server.audit.attacks.cells import Single
+from server.audit.findings import Finding, Tell, attack_transcript, attack_with_outcomes
+from server.audit.patients import Truth
 from server.audit.released import Release, Released, released
-from server.audit.statements import statements, with_differences
 from server.audit.transcript import Transcript
 
-Tell = Callable[[str], None]
 CLAIM = "found by the attacks that are listed, on this transcript; not a proof that no other attack finds more"
 MOST_LEVELS = 10_000
-
-
-@dataclass(frozen=True, eq=False)
-class Finding:
-    """What one attack found.
-
-    Attributes:
-        attack: its name.
-        looks_for: in words.
-        knows: 'transcript', or what else it takes as given.
-        candidates: rows that it claims.
-        note: what else it saw.
-        bound: patients that are determined according to a calculation that uses the truth, None for an attack.
-    """
-
-    attack: str
-    looks_for: str
-    knows: str
-    candidates: tuple[Candidate, ...]
-    note: str = ""
-    bound: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,111 +82,6 @@ def levels_of(study: Study, per_unit: int = 1) -> dict[str, FloatArray]:
         elif (high - low) * per_unit <= MOST_LEVELS:
             found[name] = np.arange(np.ceil(low * per_unit), np.floor(high * per_unit) + 1) / per_unit
     return found
-
-
-def attack_transcript(
-    transcript: Transcript, levels: Sequence[Mapping[str, FloatArray]], tell: Tell = lambda _: None
-) -> tuple[tuple[Finding, ...], tuple[Single, ...]]:
-    """Every attack that needs nothing but the transcript.
-
-    Args:
-        transcript: of a run.
-        levels: guesses of what values columns can take: raw column -> values.
-        tell: receives lines of progress.
-    """
-    folds = transcript.folds
-    asked = statements(transcript)
-    given = with_differences(asked)
-    tell(f"attacks on {len(asked)} sums and {len(given) - len(asked)} differences of them")
-    alone = subtract(given, folds)
-    read = [read_levels(alone.partly, one, folds) for one in levels]
-    partial = max((one.partial for one in read), default=0)
-    explained = tuple(candidate for one in read for candidate in one.candidates)
-    few = small_sets(given, folds)
-    cut = cut_apart(given, levels[0] if levels else {}, folds)
-    heavy = dominated(given, folds)
-    bins = rebuild_bins(given, folds, tell=tell)
-    findings = (
-        Finding(
-            "subtraction",
-            "patients who alone leave, die or are censored between two totals over time",
-            "transcript",
-            alone.candidates,
-            f"{len(alone.partly)} patients with an exact risk score",
-        ),
-        Finding(
-            "levels",
-            "the only row of listed values that explains an exact risk score",
-            "transcript",
-            explained,
-            f"{len(alone.partly)} scores; of {partial} patients it gives the columns that have a coefficient",
-        ),
-        Finding(
-            "bins",
-            "rows of small groups from sums of exp(x beta) at many beta",
-            "transcript",
-            bins.candidates,
-            f"{bins.groups} groups of 2 to 12, {bins.underdetermined} with too few equations, {bins.unsolved} unsolved",
-        ),
-        Finding(
-            "nested rows",
-            "sets of one or two patients between totals over folds and splits",
-            "transcript",
-            few.candidates,
-            f"{few.sets} sets of rows with known sums, the smallest of {few.smallest}",
-        ),
-        Finding("carriers", "patients who alone carry a 0/1 column", "transcript", carried(given, folds)),
-        Finding(
-            "dominance",
-            "weighted means that rest on one patient",
-            "transcript",
-            heavy.candidates,
-            "no weighted means" if np.isinf(heavy.fewest) else f"the fewest patients of a mean: {heavy.fewest:.1f}",
-        ),
-        Finding(
-            "thresholds",
-            "patients alone between two cuts of a column or score",
-            "transcript",
-            cut.candidates,
-            f"{cut.cuts} cuts, {len(cut.narrow)} single patients between two",
-        ),
-    )
-    return findings, single_cells(asked, given[len(asked) :])
-
-
-def attack_with_outcomes(
-    transcript: Transcript, cohorts: Sequence[Cohort], *, deep: bool = False, tell: Tell = lambda _: None
-) -> tuple[Finding, ...]:
-    """Attacks of somebody who knows outcome, site, split, fold and missing values of every patient.
-
-    Args:
-        transcript: of a run.
-        cohorts: all patients; their covariates are used for the bound alone.
-        deep: also search from random starts, which takes minutes.
-        tell: receives lines of progress.
-    """
-    view = max((one.query.view for one in transcript.exchanges), key=lambda view: len(view.columns))
-    known = Known.of(cohorts, view)
-    tell("linear system with known outcomes")
-    line = solve_linear(transcript, known, view)
-    words = f"{line.equations} equations of rank {line.rank} for {line.unknown} unknown values of a column"
-    findings = [
-        Finding("linear system", "values in the row space of all linear totals", "outcomes", line.candidates, words)
-    ]
-    if deep:
-        found = search(transcript, known, view, tell=tell)
-        words = f"{found.equations} equations, {found.unknown} unknown values, residual {found.residual:.1e}"
-        seeks = "values that explain all totals, from random starts"
-        findings.append(Finding("non-linear search", seeks, "outcomes", found.candidates, words))
-    tell("bound of the non-linear equations")
-    near = bound(transcript, known, values_of(cohorts, known))
-    if near is not None:
-        words = f"{near.equations} equations of rank {near.rank} for {near.unknown} unknown values"
-        seeks = "values that the totals determine for whoever starts near them"
-        findings.append(
-            Finding("non-linear bound", seeks, "outcomes, and a start near the truth", (), words, near.patients)
-        )
-    return tuple(findings)
 
 
 def audit_transcript(

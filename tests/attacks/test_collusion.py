@@ -12,8 +12,9 @@ from ctfed.cohort import load_cohorts
 from ctfed.federation import Cohort
 from ctfed.site import load_site
 from ctfed.study import Study, load_study
+from server.audit.findings import attack_transcript, attack_with_outcomes
 from server.audit.patients import Truth
-from server.audit.report import attack_transcript, attack_with_outcomes, levels_of
+from server.audit.report import levels_of
 from server.audit.transcript import Transcript, replay
 from server.commands import DEMO, EXAMPLES
 

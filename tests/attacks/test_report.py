@@ -51,7 +51,7 @@ def test_with_one_site_at_hand_its_own_patients_are_found_among_the_candidates()
     audit = audit_transcript(leaky(), STUDY, cohorts=COHORTS[:1])
     (finding,) = [one for one in audit.findings if one.attack == "subtraction"]
     own = int((COHORTS[0].split == "train").sum())
-    assert 0.8 * own < (audit.own(finding) or 0) <= own
+    assert 0.8 * own < (audit.own(finding) or 0) <= COHORTS[0].patients  # a test patient may be alike
     assert audit.determined(finding) == len(finding.candidates) > own  # the others are claimed
     assert {one.knows for one in audit.findings} == {"transcript"}  # outcomes of the others are not at hand
 
