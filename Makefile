@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= out
 READY := $(VENV)/.ready
+FUZZ := $(VENV)/.fuzz
+INPUTS ?= 1000000
 
-.PHONY: setup demo test verify lint format clean
+.PHONY: setup demo test verify fuzz lint format clean
 
 setup: $(READY)
 
@@ -29,6 +31,15 @@ test: setup lint
 # Slow checks: long deployments with real processes, every kill point, long fuzzing.
 verify: setup
 	CTFED_HYPOTHESIS=long $(BIN)/pytest -m "slow or deployment" --durations=8
+	$(MAKE) fuzz
+
+# A million damaged messages and files, guided by coverage, on two processes.
+fuzz: $(FUZZ)
+	$(BIN)/python tests/fuzz/run_fuzz.py --inputs $(INPUTS)
+
+$(FUZZ): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[fuzz]"
+	touch $(FUZZ)
 
 format: setup
 	$(BIN)/ruff format .

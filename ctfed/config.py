@@ -308,6 +308,7 @@ class _CoreLoader(yaml.SafeLoader):
 
 
 _PREFIX = "tag:yaml.org,2002:"
+_TABLES = (_PREFIX + "seq", _PREFIX + "map")
 _SCALARS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     # tag: (pattern, first characters, value of the text); the first that matches wins
     "null": (r"^(?:~|null|Null|NULL|)$", "~nN", lambda text: None),
@@ -330,6 +331,8 @@ def _compose(origin: str, text: str) -> Document:
 
     def build(node: yaml.Node, key: Key) -> Any:
         lines.setdefault(key, node.start_mark.line + 1)
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in _TABLES:
+            raise yaml.MarkedYAMLError(problem=f"the tag {node.tag}", problem_mark=node.start_mark)
         if isinstance(node, yaml.SequenceNode):
             return [build(item, (*key, i)) for i, item in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):

@@ -21,6 +21,7 @@ from ctfed.federation.wire import (
     Question,
     answer_of,
     bundle_digest,
+    check_clear,
     encode_question,
     read_answer,
     read_totals,
@@ -145,6 +146,8 @@ class Conductor:
                 up[site] += answer.size
                 with answer_of(site):
                     missing = read_answer(answer, questions[site], queries)
+                    if self.assembly is None and not missing:
+                        check_clear(answer.limbs, queries)
                 if missing:
                     self._known[site].clear()
                     self._forgetful[site] += 1

@@ -248,7 +248,7 @@ class Decoder:
         try:
             return cls(**fields)
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-            raise MalformedMessage(f"{where}: {kind}: {error}") from error
+            raise MalformedMessage(f"{where}: {kind}: {error!s:.300}") from error
 
 
 @cache

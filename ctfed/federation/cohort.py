@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ Labels = npt.NDArray[np.str_]
 
 # Views are asked again round after round; a study cycles through a few dozen of them (folds x feature sets).
 CACHED_VIEWS = 256
+CACHED_BYTES = 4 * 2**30  # of all their arrays; a server chooses the views, and a site's memory is its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,11 +122,16 @@ class Cohort:
     def cached(self, key: str, build: Callable[[], T]) -> T:
         """The value under ``key``, built at the first call; the oldest entries make room."""
         if key not in self._cache:
-            while len(self._cache) >= CACHED_VIEWS:
-                self._cache.pop(next(iter(self._cache)))
             self._cache[key] = build()
+            self._make_room()
         value: T = self._cache[key]
         return value
+
+    def _make_room(self) -> None:
+        sizes = {key: bytes_of(value) for key, value in self._cache.items()}
+        while len(sizes) > 1 and (len(sizes) > CACHED_VIEWS or sum(sizes.values()) > CACHED_BYTES):
+            oldest = next(iter(sizes))
+            del sizes[oldest], self._cache[oldest]
 
     def subset(self, rows: BoolArray, site: str | None = None) -> Cohort:
         """The cohort of the chosen rows, labels kept."""
@@ -140,6 +146,17 @@ class Cohort:
             fold=self.fold[rows],
             pseudonym=self.pseudonym[rows],
         )
+
+
+def bytes_of(value: object) -> int:
+    """Bytes of the arrays in a value, its fields and its items."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, tuple | list):
+        return sum(bytes_of(item) for item in value)
+    if is_dataclass(value):
+        return sum(bytes_of(getattr(value, item.name)) for item in fields(value))
+    return 0
 
 
 def pool(cohorts: Sequence[Cohort], site: str = "pooled") -> Cohort:

@@ -31,7 +31,10 @@ from ctfed.federation.wire import (
     summary_limbs,
 )
 
-MOST_SHARED = 4096  # objects held at once; a server names those that were dropped again, and is asked for their bodies
+# Objects held at once, and bytes of the questions that brought them; a server names those that were dropped again, and
+# is asked for their bodies.
+MOST_SHARED = 4096
+MOST_SHARED_BYTES = 2**30
 
 
 class Responder:
@@ -41,6 +44,7 @@ class Responder:
         self.cohort = cohort
         self.guard = guard
         self._shared: dict[str, object] = {}
+        self._shared_bytes = 0
 
     @property
     def site(self) -> str:
@@ -54,9 +58,7 @@ class Responder:
             MalformedMessage: when the question is not what the wire format allows.
             Refusal: when the site declines; only its rule's name may be told to the server.
         """
-        while len(self._shared) > MOST_SHARED:
-            self._shared.pop(next(iter(self._shared)))
-        decoded = decode_question(question, self._shared)
+        decoded = self._decode(question)
         run = decoded.run
         try:
             if isinstance(decoded, Invitation | Session):
@@ -73,6 +75,18 @@ class Responder:
                         facts["question"] = bundle_digest(decoded.queries)
                 self.guard.ledger.refuse(run, refusal.rule, refusal.sentence, facts)
             raise
+
+    def _decode(self, question: Question) -> Asked | Invitation | Session:
+        if self._shared_bytes > MOST_SHARED_BYTES:
+            self._shared.clear()
+            self._shared_bytes = 0
+        while len(self._shared) > MOST_SHARED:
+            self._shared.pop(next(iter(self._shared)))
+        known = len(self._shared)
+        try:
+            return decode_question(question, self._shared)
+        finally:
+            self._shared_bytes += question.size if len(self._shared) > known else 0
 
     def _begin(self, question: Question, decoded: Invitation | Session) -> Answer:
         if self.guard is None:

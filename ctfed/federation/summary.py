@@ -38,6 +38,8 @@ class Entry:
     @property
     def exponents(self) -> IntArray:
         """The scale of every number, in the array's shape."""
+        if self.size == 0:
+            return np.zeros(self.shape, dtype=np.int64)
         exponent = self.exponent() if callable(self.exponent) else self.exponent
         return np.broadcast_to(np.asarray(exponent, dtype=np.int64), self.shape)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from ctfed.federation.cohort import Cohort, Labels
 from ctfed.federation.errors import Refusal
 
 BLOCK_ROWS = 4096
+MAX_CELLS = 2**28  # patients x columns (or models) of one matrix: 2 GB
+MAX_STEPS = 32  # transforms, and row filters, of one view
 SPLITS = ("train", "test", "all")
 
 
@@ -157,9 +160,11 @@ class View:
             raise ValueError("held_out needs a fold")
         if len({feature.name for feature in self.columns}) != len(self.columns):
             raise ValueError("a view names a column twice")
+        if max(len(self.transforms), len(self.rows)) > MAX_STEPS:
+            raise ValueError(f"a view has at most {MAX_STEPS} transforms and {MAX_STEPS} row filters")
         self.features  # raises here when a transform does not fit the columns  # noqa: B018
 
-    @property
+    @cached_property
     def features(self) -> tuple[Feature, ...]:
         """The columns after all transforms."""
         features = self.columns
@@ -206,7 +211,7 @@ class View:
         """This site's transformed rows, kept in the cohort's cache under the view's digest.
 
         Raises:
-            Refusal: rule 'unknown-column' when the cohort lacks a column.
+            Refusal: rule 'unknown-column' when the cohort lacks a column; 'too-large' when the matrix would be.
         """
         return cohort.cached(f"table:{digest(self)}", lambda: self.build(cohort))
 
@@ -222,6 +227,7 @@ class View:
         """This site's transformed rows, made anew: for callers that keep a form of their own."""
         keep = self._select(cohort)
         columns = [column(cohort, feature.name) for feature in self.columns]
+        check_cells(int(keep.sum()), len(columns))
         table = Table(
             self.columns,
             _side_by_side(columns, np.flatnonzero(keep)),
@@ -231,13 +237,28 @@ class View:
             cohort.batch[keep],
         )
         for position, transform in enumerate(self.transforms):
+            features = transform.features(table.features)
+            check_cells(table.rows, len(features))
             if isinstance(transform, LocalTransform):
                 before = replace(self, transforms=self.transforms[:position]).on(transform.fitted_on)
                 values = transform.apply_with(table, before.table(cohort))
             else:
                 values = transform.apply(table)
-            table = replace(table, values=values, features=transform.features(table.features))
+            table = replace(table, values=values, features=features)
         return table
+
+
+def check_cells(rows: int, columns: int) -> None:
+    """Refuse a matrix that this machine should not be made to hold: a short question can ask for many columns.
+
+    Raises:
+        Refusal: rule 'too-large'.
+    """
+    if rows * columns > MAX_CELLS:
+        raise Refusal(
+            "too-large",
+            f"{rows} patients x {columns} columns or models at once, at most {MAX_CELLS} values; ask for fewer at once",
+        )
 
 
 def _side_by_side(columns: list[FloatArray], rows: IntArray) -> FloatArray:

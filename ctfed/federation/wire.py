@@ -242,10 +242,10 @@ def _check_answer(query: Query, numbers: int, where: str) -> int:
     try:
         numbers += 1 + layout_size(query.layout)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise MalformedMessage(f"{where}: {query.kind}: {error}") from error
+        raise MalformedMessage(f"{where}: {query.kind}: {error!s:.300}") from error
     if numbers > MAX_NUMBERS:
         raise MalformedMessage(
-            f"{where}: with {query.kind} the answer would hold {numbers:.3g} numbers, at most {MAX_NUMBERS} are asked "
+            f"{where}: with {query.kind} the answer would hold {numbers:,} numbers, at most {MAX_NUMBERS:,} are asked "
             "in one round; ask for fewer columns, models or bins at once"
         )
     return numbers
@@ -371,6 +371,17 @@ def read_totals(limbs: IntArray, queries: Sequence[Query]) -> tuple[Total, ...]:
         totals.append(Total(split_flat(query.layout, numbers[1:]), sites=int(sites)))
         start += size
     return tuple(totals)
+
+
+def check_clear(limbs: IntArray, queries: Sequence[Query]) -> None:
+    """Check one site's limbs that are not masked: they must be a sum of which this site alone is the contributor.
+
+    Raises:
+        MalformedMessage: when they are not; masked limbs can be checked in their sum only.
+    """
+    for query, total in zip(queries, read_totals(limbs, queries), strict=True):
+        if total.sites != 1:
+            raise MalformedMessage(f"its answer to {query.kind} counts {total.sites} sites, expected itself alone")
 
 
 @contextmanager

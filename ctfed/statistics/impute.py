@@ -14,7 +14,7 @@ from ctfed.federation.cohort import Cohort
 from ctfed.federation.errors import CtfedError, Refusal
 from ctfed.federation.query import Exposure, Query
 from ctfed.federation.summary import Entry, Layout, Summary, Total
-from ctfed.federation.view import Feature, Table, Transform, View
+from ctfed.federation.view import Feature, Table, Transform, View, check_cells
 from ctfed.statistics.describe import Counts, Fitted
 from ctfed.statistics.standardise import require_values
 
@@ -99,6 +99,7 @@ class LevelCounts(Query):
     def answer(self, cohort: Cohort) -> Summary:
         """This site's counts."""
         values = self.view.table(cohort).values[:, _positions(self.view, self.columns)].T
+        check_cells(values.shape[1], max((levels.size for levels in self.levels), default=0))
         counts = [(x[:, None] == levels).sum(axis=0) for x, levels in zip(values, self.levels, strict=True)]
         present = (~np.isnan(values)).sum(axis=1)
         other = present - np.array([count.sum() for count in counts], dtype=np.int64)

@@ -120,7 +120,7 @@ class Project(Transform):
 
     def __post_init__(self) -> None:
         p, k = len(self.names), len(self.exponents)
-        if self.mean.shape != (p,) or self.components.shape != (k, p) or k == 0:
+        if self.mean.shape != (p,) or self.components.shape != (k, p) or not 0 < k <= p:
             raise ValueError(f"a projection of {p} columns needs (p,) means and (k, p) components with k exponents")
         if np.abs(self.components @ self.components.T - np.eye(k)).max() > UNIT:
             raise ValueError("the components are not orthonormal")

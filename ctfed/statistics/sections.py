@@ -20,7 +20,7 @@ from ctfed.federation.cohort import Cohort
 from ctfed.federation.errors import CtfedError
 from ctfed.federation.query import Exposure, Query
 from ctfed.federation.summary import Entry, Layout, Summary, Total
-from ctfed.federation.view import View
+from ctfed.federation.view import View, check_cells
 
 FINEST = 2**16  # cells of a range without a known step
 MOST_PARTS = 8  # into which a section is cut in one round
@@ -72,6 +72,7 @@ class SectionCounts(Query):
         """This site's counts."""
         place = {name: index for index, name in enumerate(self.view.names)}
         values = self.view.table(cohort).values
+        check_cells(values.shape[0], max((thresholds.size for thresholds in self.thresholds), default=0))
         counts = [
             (values[:, place[name], None] <= thresholds).sum(axis=0)
             for name, thresholds in zip(self.columns, self.thresholds, strict=True)

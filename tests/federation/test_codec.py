@@ -66,7 +66,7 @@ arrays = hnp.arrays(np.float64, hnp.array_shapes(min_dims=0, max_dims=4, min_sid
 everything = st.builds(
     Everything,
     flag=st.booleans(),
-    count=st.integers(),
+    count=st.integers(-codec_module.MAX_INTEGER, codec_module.MAX_INTEGER),
     name=st.text(),
     number=finite,
     maybe=st.none() | finite,
@@ -381,6 +381,25 @@ def test_too_many_values_and_items_are_refused(monkeypatch: pytest.MonkeyPatch) 
         Decoder(np.zeros(4))
     refused([1, 2, 3, 4], tuple[int, ...], sentence="at most 3 items")
     assert Decoder(np.zeros(3)).decode([1, 2, 3], tuple[int, ...]) == (1, 2, 3)
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63), 10**400, "x" * (codec_module.MAX_TEXT + 1), "a\ud800"])
+def test_what_other_machines_cannot_hold_neither_leaves_nor_arrives(value: Any) -> None:
+    refused(value, type(value))
+    with pytest.raises(MalformedMessage):
+        Encoder().encode(value)
+    refused({"kind": "feature", "name": "a", "exponent": 10**30}, Feature, sentence="must fit 64 bits")
+
+
+@pytest.mark.parametrize("error", [IndexError("i"), KeyError("k"), OverflowError("o"), TypeError("t"), ValueError("v")])
+def test_whatever_a_class_raises_about_its_fields_is_a_malformed_message(error: Exception) -> None:
+    @register(f"test-raises-{type(error).__name__}")
+    @dataclass(frozen=True)
+    class Raises:
+        def __post_init__(self) -> None:
+            raise error
+
+    refused({"kind": f"test-raises-{type(error).__name__}"}, Raises)
 
 
 def test_deep_nesting_is_refused() -> None:

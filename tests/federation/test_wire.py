@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -20,10 +21,14 @@ from ctfed.federation.fixedpoint import add_limbs
 from ctfed.federation.responder import Responder
 from ctfed.federation.wire import (
     Answer,
+    Invitation,
     Question,
+    answer_of,
     bundle_digest,
+    check_clear,
     decode_question,
     encode_answer,
+    encode_invitation,
     encode_question,
     read_answer,
     read_totals,
@@ -160,7 +165,12 @@ def test_an_equal_query_asked_twice_is_computed_once(monkeypatch: pytest.MonkeyP
         lambda h: h.update(ctfed="2"),
         lambda h: h.update(ctfed=None),
         lambda h: h.update(run=1),
-        lambda h: h.update(run="x" * 201),
+        lambda h: h.update(run="x" * 65),
+        lambda h: h.update(run=""),
+        lambda h: h.update(run="../../run"),
+        lambda h: h.update(run="run 1\n"),
+        lambda h: h.update(round=2**31),
+        lambda h: h.update(round=10**4000),
         lambda h: h.update(round=-1),
         lambda h: h.update(round=True),
         lambda h: h.update(round=1.0),
@@ -197,6 +207,8 @@ def test_an_equal_query_asked_twice_is_computed_once(monkeypatch: pytest.MonkeyP
         lambda h: h["queries"][1].update(columns="b"),
         lambda h: h["shared"].update({digest(A): h["shared"][digest(B)]}),
         lambda h: h["shared"].update(other=h["shared"][digest(A)]),
+        lambda h: h["shared"].update({digest(A).upper(): None}),
+        lambda h: h["shared"].update({"x" * 64: None}),
         lambda h: h["shared"].update({digest(A): h["queries"][0]}),
         lambda h: h["shared"].update({digest(A): []}),
         lambda h: h["shared"].update({digest(A): "view"}),
@@ -284,9 +296,81 @@ def test_sizes_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire_module, "MAX_QUERIES", 2)
     with pytest.raises(MalformedMessage, match="1 to 2 queries"):
         decode_question(question(), {})
+    monkeypatch.setattr(wire_module, "MAX_SHARED", 1)
+    with pytest.raises(MalformedMessage, match="a table of at most 1"):
+        decode_question(question((Counts(A), Counts(B))), {})
+    monkeypatch.setattr(wire_module, "MAX_NODES", 5)
+    with pytest.raises(MalformedMessage, match="at most 5 lists and tables"):
+        decode_question(question(), {})
     monkeypatch.setattr(wire_module, "MAX_HEADER", 100)
     with pytest.raises(MalformedMessage, match="at most 100 characters"):
         decode_question(question(), {})
+
+
+@pytest.mark.parametrize("run", ["", "x" * 65, "../x", "a b", "run\n", "é"])
+def test_an_invitation_to_a_run_without_a_name_is_malformed(run: str) -> None:
+    with pytest.raises(MalformedMessage, match="an invitation's run has 1 to 64 letters"):
+        decode_question(encode_invitation(Invitation(run, "5" * 64, "6" * 64)), {})
+
+
+def test_a_round_asks_for_no_more_numbers_than_a_site_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = question()
+    numbers = answer_numbers(QUERIES)
+    monkeypatch.setattr(wire_module, "MAX_NUMBERS", numbers)
+    decode_question(asked, {})
+    question()
+    monkeypatch.setattr(wire_module, "MAX_NUMBERS", numbers - 1)
+    sentence = rf"queries\[2\]: with counts the answer would hold {numbers} numbers, at most {numbers - 1} are asked"
+    with pytest.raises(MalformedMessage, match=sentence):
+        decode_question(asked, {})
+    with pytest.raises(MalformedMessage, match=sentence):
+        question()
+
+
+def answer_numbers(queries: tuple[Query, ...]) -> int:
+    """Numbers of an answer, each query's contributor counted in."""
+    return sum(answer_bytes(query) for query in queries) // 16
+
+
+def limbs_of(sites: int) -> np.ndarray:
+    answers = [site(seed).answer(question()).limbs for seed in range(sites)]
+    return functools.reduce(add_limbs, answers)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x[:-1],
+        lambda x: np.append(x, 0),
+        lambda x: x[:0],
+        lambda x: np.where(np.arange(x.size) == 0, 1, x),  # 2**-16 sites
+        lambda x: np.where(np.arange(x.size) == 0, -(3 << 16), x),
+        lambda x: np.where(np.arange(x.size) == 0, 1025 << 16, x),
+        lambda x: np.where(np.arange(x.size) == 1, 3 * 2**52 + 1, x),
+        lambda x: np.where(np.arange(x.size) == 1, -(2**63), x),
+        lambda x: np.where(np.arange(x.size) == x.size - 1, -1, x),
+        lambda x: np.where(np.arange(x.size) == x.size - 1, 2**63 - 1, x),
+        lambda x: np.zeros(x.size, dtype=np.int64) - 1,
+    ],
+)
+def test_limbs_that_are_no_sum_are_malformed(change: Callable[[np.ndarray], np.ndarray]) -> None:
+    total = limbs_of(3)
+    assert [one.sites for one in read_totals(total, QUERIES)] == [3, 3, 3]
+    with pytest.raises(MalformedMessage, match=r"is not a sum over|have shape"):
+        read_totals(change(total.copy()), QUERIES)
+
+
+def test_an_answer_in_clear_counts_its_site_alone() -> None:
+    check_clear(limbs_of(1), QUERIES)
+    with pytest.raises(MalformedMessage, match="counts 2 sites, expected itself alone"):
+        check_clear(limbs_of(2), QUERIES)
+
+
+def test_a_malformed_answer_names_its_site() -> None:
+    with pytest.raises(MalformedMessage, match=r"^site 'bern': it is wrong$"), answer_of("bern"):
+        raise MalformedMessage("it is wrong")
+    with pytest.raises(KeyError), answer_of("bern"):
+        raise KeyError("a defect is left as it is")
 
 
 def test_a_view_that_is_refused_is_not_remembered() -> None:
@@ -309,6 +393,7 @@ def test_a_view_that_is_refused_is_not_remembered() -> None:
         '{"question":"%s","missing":[1]}',
         '{"question":"%s","missing":{}}',
         '{"question":"%s","missing":["x"]}',
+        '{"question":"%s","missing":[]}' + " " * wire_module.MAX_ANSWER_HEADER,
     ],
     ids=lambda header: header[:40],
 )

@@ -9,32 +9,24 @@ first instance is found by trying the options in order; later ones vary those th
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 import itertools
-import pkgutil
 import random
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any, Union, get_args, get_origin
 
 import numpy as np
 from hypothesis import strategies as st
+from worlds import World, numbers, registered
 
-import ctfed.federation
-import ctfed.statistics
 from ctfed.federation import Feature, FloatArray, Query, View
 from ctfed.federation import codec as codec_module
 from ctfed.federation.arrays import frozen
 from ctfed.federation.view import Transform
-
-for package in (ctfed.federation, ctfed.statistics):
-    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        if "flower" not in module.name:
-            importlib.import_module(module.name)
 
 REJECTED = (ArithmeticError, LookupError, TypeError, ValueError)
 HEX64 = "0123456789abcdef" * 4
@@ -46,75 +38,6 @@ FINE_TRIES = 5_000  # to tell axes apart that are equally long
 VARIANTS = 40  # accepted choices that are remembered of each class
 
 Option = Callable[["World"], Any]
-
-
-@dataclass(frozen=True)
-class World:
-    """The surroundings of an object: everything that its sizes may depend on.
-
-    Attributes:
-        rng: makes every choice.
-        view: the view that queries are about; its width and its names are those of the transforms in it.
-        sizes: lengths of axes that several fields have to agree on: models, bins, cuts.
-        wild: arrays may hold any finite number, texts and whole numbers come from a longer list.
-    """
-
-    rng: random.Random
-    view: View
-    sizes: dict[str, int]
-    wild: bool = True
-
-    @classmethod
-    def of(cls, rng: random.Random, *, wild: bool = True, columns: int | None = None) -> World:
-        """A world with ``columns`` raw columns 'a', 'b', 'c', 'd0', ... (at most six when left out)."""
-        count = rng.randint(1, 6) if columns is None else columns
-        names = ["a", "b", "c", *(f"d{index}" for index in range(count))][:count]
-        features = tuple(Feature(name, rng.choice([0, 0, 3, -5]) if wild else 0) for name in names)
-        models, bins, cuts = rng.sample(range(2, 6), 3)
-        return cls(rng, View(features), {"models": models, "bins": bins, "edges": bins - 1, "cuts": cuts}, wild)
-
-    def on(self, view: View) -> World:
-        """The same with another view."""
-        return dataclasses.replace(self, view=view)
-
-    def axis(self, name: str) -> int:
-        """The length of a named axis."""
-        return {**self.sizes, "width": self.view.width, "none": 0, "one": 1}[name]
-
-
-def registered(base: type = object) -> dict[str, type]:
-    """Wire name -> class, for the classes of ctfed itself that are subclasses of ``base``."""
-    found = {name: cls for name, cls in codec_module._classes.items() if cls.__module__.startswith("ctfed.")}
-    return {name: cls for name, cls in sorted(found.items()) if issubclass(cls, base)}
-
-
-# -- numbers
-
-
-def _rising(shape: tuple[int, ...]) -> FloatArray:
-    """Positive, distinct and increasing along the last axis: what the strictest class wants."""
-    return frozen(1.0 + np.arange(int(np.prod(shape, dtype=np.int64)), dtype=np.float64).reshape(shape))
-
-
-def numbers(world: World, shape: tuple[int, ...]) -> FloatArray:
-    """An array of any finite numbers, or of strict ones in a tame world."""
-    if not world.wild:
-        return _rising(shape)
-    rng = np.random.default_rng(world.rng.randrange(2**32))
-    kind = world.rng.randrange(6)
-    if kind == 0:
-        values = np.sort(rng.normal(size=shape), axis=-1) if shape else rng.normal(size=shape)
-    elif kind == 1:
-        values = rng.normal(size=shape)
-    elif kind == 2:
-        values = np.full(shape, world.rng.choice([0.0, -0.0, 1.0, -1.0, 5e-324, 1e308, -1e308]))
-    elif kind == 3:
-        values = rng.choice([0.0, 1.0, -1.0, 1e-308, 1e154, -1e308, 30.0, 1e15], size=shape)
-    else:
-        return _rising(shape)
-    return frozen(values)
-
-
 # -- the options of a field
 
 
@@ -193,7 +116,9 @@ def _tuple_options(cls: type, item: Any) -> list[Option]:
             *(partial(_range, axis=axis) for axis in LENGTHS),
             lambda world: tuple(_whole(world) for _ in range(world.rng.randint(0, 4))),
         ]
-    return [partial(_several, axis=axis, option=option) for option in _options(cls, item)[:12] for axis in LENGTHS]
+    short = get_origin(item) is not np.ndarray
+    options = _options(cls, item)[:12]
+    return [partial(_several, axis=axis, option=option, short=short) for option in options for axis in LENGTHS]
 
 
 def _fixed(world: World, value: Any) -> Any:
@@ -222,8 +147,8 @@ def _range(world: World, axis: str) -> tuple[int, ...]:
     return tuple(range(world.axis(axis)))
 
 
-def _several(world: World, axis: str, option: Option) -> tuple[Any, ...]:
-    return tuple(option(world) for _ in range(world.axis(axis)))
+def _several(world: World, axis: str, option: Option, short: bool) -> tuple[Any, ...]:
+    return tuple(option(world.short if short else world) for _ in range(world.axis(axis)))
 
 
 def _object(world: World, name: str) -> Any:
@@ -320,9 +245,14 @@ def recipes_of(name: str) -> Recipes:
     return _recipes[name]
 
 
+def searched() -> World:
+    """The tame world in which a search finds the first choices."""
+    return World(random.Random(0), View((Feature("a"), Feature("b"), Feature("c"))), UNEQUAL, wild=False)
+
+
 def _search(name: str, found: Recipes) -> None:
-    equal = World(random.Random(0), View((Feature("a"), Feature("b"), Feature("c"))), EQUAL, wild=False)
-    unequal = dataclasses.replace(equal, sizes=UNEQUAL)
+    unequal = searched()
+    equal = dataclasses.replace(unequal, sizes=EQUAL)
     alike = [_alike(options, equal) for options in found.options.values()]
     for choice in itertools.islice(_in_order([len(kinds) for kinds in alike]), MOST_TRIES):
         members = [kinds[index] for kinds, index in zip(alike, choice, strict=True)]
@@ -405,7 +335,8 @@ def make(name: str, world: World) -> Any:
             choice = recipes.varied(choice, world.rng)
         made = attempt(name, recipes, choice, world)
         if made is not None:
-            recipes.keep(choice, world.rng)
+            if world.learns:
+                recipes.keep(choice, world.rng)
             return made
     made = attempt(name, recipes, recipes.accepted[0], dataclasses.replace(world, wild=False))
     if made is None:
@@ -442,23 +373,29 @@ def row_filters() -> dict[str, type]:
     return registered(RowFilter)
 
 
-def make_any(name: str, rng: random.Random) -> Any:
+def make_any(name: str, rng: random.Random, *, learns: bool = True) -> Any:
     """An object of any registered class, in a world of its own; a query's view has transforms."""
-    world = World.of(rng)
-    if not issubclass(codec_module._classes[name], Query):
-        return make(name, world)
-    for _ in range(10):
+    for _ in range(5):
+        world = World.of(rng, learns=learns)
         try:
-            return make(name, world.on(make_view(world)))
+            return make(name, world.on(make_view(world)) if issubclass(codec_module._classes[name], Query) else world)
         except LookupError:
-            continue  # some queries need a column, and a view may have none
-    return make(name, world)
+            continue  # some need a column, or more of them than models
+    return make(name, dataclasses.replace(searched(), rng=rng))
 
 
-@st.composite
-def objects(draw: st.DrawFn, name: str) -> Any:
+@cache
+def learn(name: str) -> None:
+    """Make a few dozen objects, so that more than the first choices of a class are known."""
+    for seed in range(60):
+        make_any(name, random.Random(seed))
+
+
+def objects(name: str) -> st.SearchStrategy[Any]:
     """Objects of the class registered as ``name``."""
-    return make_any(name, draw(st.randoms(use_true_random=False)))
+    for kind in concrete(object):
+        learn(kind)
+    return st.randoms(use_true_random=False).map(lambda rng: make_any(name, rng, learns=False))
 
 
 def concrete(base: type) -> list[str]:

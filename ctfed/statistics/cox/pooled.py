@@ -17,7 +17,7 @@ from ctfed.federation.codec import digest, register
 from ctfed.federation.cohort import Cohort
 from ctfed.federation.query import Exposure, Query
 from ctfed.federation.summary import Entry, Layout, Summary, Total
-from ctfed.federation.view import Table, View
+from ctfed.federation.view import Table, View, check_cells
 from ctfed.statistics.cox.solver import Derivatives, Oracle
 from ctfed.statistics.cox.stratified import (
     check_ties,
@@ -60,6 +60,7 @@ def _binned(view: View, cohort: Cohort, grid: TimeGrid) -> _Binned:
 
 def _risk(table: Table, coefficients: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:
     """Linear predictor and risk (n, m), both zero where the site declines a coefficient vector; and where it does."""
+    check_cells(table.rows, coefficients.shape[0])
     eta = table.values @ coefficients.T
     declined = np.asarray(np.abs(eta).max(axis=0, initial=0.0) > LARGEST_PREDICTOR)
     eta[:, declined] = 0.0
