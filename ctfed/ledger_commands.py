@@ -191,9 +191,12 @@ def _plain(text: str) -> str:
 
 
 def _summary(account: Account) -> str:
+    from ctfed.report.wording import counted
+
+    runs, rounds = counted(len(account.runs), "run"), counted(len(account.rounds), "round")
     return (
-        f"{len(account.runs)} runs, {len(account.rounds)} rounds answered: {account.numbers:,} numbers in "
-        f"{account.bytes:,} bytes; {len(account.refused)} refused"
+        f"{runs}, {rounds} answered: {account.numbers:,} numbers in {account.bytes:,} bytes; "
+        f"{len(account.refused)} refused"
     )
 
 

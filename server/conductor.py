@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from ctfed.federation.algorithm import Algorithm
@@ -100,21 +100,17 @@ class Conductor:
         limbs = self.journal.replay(self._round, bundle)
         replayed = limbs is not None
         expected = [self._contributors(query) for query in queries]
-        if limbs is None:
+        if limbs is not None:
+            totals = _totals(limbs, queries, expected)
+        else:
             started = time.perf_counter()
             limbs, up, down = self._collect(queries)
+            totals = _totals(limbs, queries, expected)  # before it is journalled: no restart gets past what is no sum
             kinds = dict(Counter(query.kind for query in queries))
             record = RoundRecord(self._round, bundle, kinds, up, down, round(time.perf_counter() - started, 4))
             self.journal.record(record, limbs)
         self._progress(self.journal.rounds[self._round], replayed)
         self._round += 1
-        totals = read_totals(limbs, queries)
-        for query, total, count in zip(queries, totals, expected, strict=True):
-            if total.sites != count:
-                raise MalformedMessage(
-                    f"the total of {query.kind} counts {total.sites} sites, expected {count}: a site answered in "
-                    "another session, or its answer was damaged"
-                )
         return totals
 
     def _contributors(self, query: Query) -> int:
@@ -176,3 +172,19 @@ class Conductor:
                 made[known] = encode_question(self.journal.run, self._round, queries, known, self.assembly)
             questions[site] = made[known]
         return questions
+
+
+def _totals(limbs: IntArray, queries: tuple[Query, ...], expected: Sequence[int]) -> tuple[Total, ...]:
+    """The totals of a round, each of as many sites as add to it.
+
+    Raises:
+        MalformedMessage: when they are not.
+    """
+    totals = read_totals(limbs, queries)
+    for query, total, count in zip(queries, totals, expected, strict=True):
+        if total.sites != count:
+            raise MalformedMessage(
+                f"the total of {query.kind} counts {total.sites} sites, expected {count}: a site answered in "
+                "another session, or its answer was damaged"
+            )
+    return totals

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from ctfed.federation.fixedpoint import MAX_SITES, from_limbs, in_range, to_limb
 from ctfed.federation.query import Query
 from ctfed.federation.session import RUN_NAME, Assembly, Opening, SealedCount, Session
 from ctfed.federation.summary import MAX_NUMBERS, Summary, Total, layout_exponents, layout_size, split_flat
+
+T = TypeVar("T")
 
 FORMAT = 2
 MAX_HEADER = 64 * 2**20  # characters of a question's JSON
@@ -116,7 +118,8 @@ _QUESTIONS = (
     {"ctfed", "open"},
     {"ctfed", "census"},
 )
-_ANSWER, _OPENING, _CENSUS = {"question", "missing"}, {"question", "opening"}, {"question", "census"}
+_ANSWER = {"question", "missing"}
+_OPENING, _CENSUS = "opening", "census"  # beside "question", the keys of the two answers that begin a run
 
 
 def _parse_header(text: str, what: str, largest: int, *keys: set[str]) -> dict[str, Any]:
@@ -277,8 +280,7 @@ def encode_answer(question: Question, limbs: IntArray) -> Answer:
 
 def encode_opening(question: Question, opening: Opening) -> Answer:
     """The answer to an invitation."""
-    header = canonical_json({"question": question.digest, "opening": Encoder().body(opening)})
-    return Answer(header, np.zeros(0, dtype=np.int64))
+    return _encode_body(question, _OPENING, opening)
 
 
 def read_opening(answer: Answer, question: Question) -> Opening:
@@ -287,15 +289,12 @@ def read_opening(answer: Answer, question: Question) -> Opening:
     Raises:
         MalformedMessage: when the answer is not one, or belongs to another question.
     """
-    opening = _read_body(answer, question, _OPENING, "opening", Opening)
-    assert isinstance(opening, Opening)
-    return opening
+    return _read_body(answer, question, _OPENING, Opening)
 
 
 def encode_census(question: Question, count: SealedCount) -> Answer:
     """The answer to a session."""
-    header = canonical_json({"question": question.digest, "census": Encoder().body(count)})
-    return Answer(header, np.zeros(0, dtype=np.int64))
+    return _encode_body(question, _CENSUS, count)
 
 
 def read_census(answer: Answer, question: Question) -> SealedCount:
@@ -304,18 +303,22 @@ def read_census(answer: Answer, question: Question) -> SealedCount:
     Raises:
         MalformedMessage: when the answer is not one, or belongs to another question.
     """
-    count = _read_body(answer, question, _CENSUS, "census", SealedCount)
-    assert isinstance(count, SealedCount)
-    return count
+    return _read_body(answer, question, _CENSUS, SealedCount)
 
 
-def _read_body(answer: Answer, question: Question, keys: set[str], name: str, expected: type) -> Any:
-    header = _parse_header(answer.header, "answer", MAX_ANSWER_HEADER, keys)
+def _encode_body(question: Question, name: str, body: Opening | SealedCount) -> Answer:
+    header = canonical_json({"question": question.digest, name: Encoder().body(body)})
+    return Answer(header, np.zeros(0, dtype=np.int64))
+
+
+def _read_body(answer: Answer, question: Question, name: str, expected: type[T]) -> T:
+    header = _parse_header(answer.header, "answer", MAX_ANSWER_HEADER, {"question", name})
     if header["question"] != question.digest:
         raise MalformedMessage("the answer belongs to another question")
     if answer.limbs.size:
         raise MalformedMessage(f"an answer with the key {name!r} holds no numbers")
-    return Decoder(np.zeros(0)).build(header[name], expected, name)
+    found: T = Decoder(np.zeros(0)).build(header[name], expected, name)
+    return found
 
 
 def _exponents(query: Query) -> IntArray:

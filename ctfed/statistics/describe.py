@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ctfed.federation.algorithm import Algorithm
-from ctfed.federation.arrays import FloatArray, frozen
+from ctfed.federation.arrays import FloatArray, IntArray, frozen
 from ctfed.federation.codec import register
 from ctfed.federation.cohort import Cohort
 from ctfed.federation.query import Exposure, Query
@@ -75,18 +75,13 @@ class Moments(Query):
     exponents: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.centre.shape != (self.view.width,):
-            raise ValueError(f"the centre has shape {self.centre.shape}, the view has {self.view.width} columns")
-        if self.exponents and len(self.exponents) != self.view.width:
-            raise ValueError(f"{len(self.exponents)} exponents for {self.view.width} columns")
-        if not all(-MAX_EXPONENT <= exponent <= MAX_EXPONENT for exponent in self.exponents):
-            raise ValueError(f"an exponent is outside [-{MAX_EXPONENT}, {MAX_EXPONENT}]")
+        check_centred(self.view, self.centre, self.exponents)
 
     @property
     def layout(self) -> Layout:
         """Two numbers and three (p,) arrays."""
         width = (self.view.width,)
-        scale = np.array(self.exponents or declared_exponents(self.view), dtype=np.int64)
+        scale = centred_scale(self.view, self.exponents)
         return {
             "patients": Entry(()),
             "events": Entry(()),
@@ -180,6 +175,26 @@ def spread_exponents(first: Total, view: View) -> tuple[int, ...]:
     rounding = np.ldexp(first["squares"], -40) + np.ldexp(1.0, 2 * declared - 50)
     _, exponents = np.frexp(np.sqrt(np.maximum(about_mean, 0.0) + rounding))
     return tuple(int(exponent) - HEADROOM_BITS for exponent in exponents)
+
+
+def check_centred(view: View, centre: FloatArray, exponents: tuple[int, ...]) -> None:
+    """Raise ValueError unless there is a centre for each column, and no exponent or one for each, all in range."""
+    if centre.shape != (view.width,):
+        raise ValueError(f"the centre has shape {centre.shape}, the view has {view.width} columns")
+    if exponents and len(exponents) != view.width:
+        raise ValueError(f"{len(exponents)} exponents for {view.width} columns")
+    check_exponents(exponents)
+
+
+def check_exponents(exponents: Iterable[int]) -> None:
+    """Raise ValueError unless all are in range."""
+    if not all(-MAX_EXPONENT <= exponent <= MAX_EXPONENT for exponent in exponents):
+        raise ValueError(f"an exponent is outside [-{MAX_EXPONENT}, {MAX_EXPONENT}]")
+
+
+def centred_scale(view: View, exponents: tuple[int, ...]) -> IntArray:
+    """(p,) the power of two that |x - centre| is about: the exponents, or the columns' declared magnitudes."""
+    return np.array(exponents or declared_exponents(view), dtype=np.int64)
 
 
 def declared_exponents(view: View) -> tuple[int, ...]:

@@ -23,7 +23,15 @@ from ctfed.federation.query import Exposure, Query
 from ctfed.federation.summary import Entry, Layout, Summary, Total
 from ctfed.federation.view import Feature, Table, Transform, View
 from ctfed.statistics.cox.stratified import require_complete
-from ctfed.statistics.describe import HEADROOM_BITS, MAX_EXPONENT, Fitted, Moments, declared_exponents, spread_exponents
+from ctfed.statistics.describe import (
+    HEADROOM_BITS,
+    Fitted,
+    Moments,
+    centred_scale,
+    check_centred,
+    check_exponents,
+    spread_exponents,
+)
 from ctfed.statistics.seeded import normals
 from ctfed.statistics.standardise import CONSTANT
 
@@ -60,21 +68,17 @@ class CovarianceProducts(Query):
 
     def __post_init__(self) -> None:
         p = self.view.width
-        if self.centre.shape != (p,):
-            raise ValueError(f"the centre has shape {self.centre.shape}, the view has {p} columns")
+        check_centred(self.view, self.centre, self.exponents)
+        check_exponents((self.reach,))
         if self.directions.ndim != 2 or self.directions.shape[0] != p or not 0 < self.directions.shape[1] <= p:
             raise ValueError(f"directions must be ({p}, k) with 0 < k <= {p}, found {self.directions.shape}")
         if ((self.directions**2).sum(axis=0) > 1 + UNIT).any():
             raise ValueError("a direction is longer than 1")
-        if self.exponents and len(self.exponents) != p:
-            raise ValueError(f"{len(self.exponents)} exponents for {p} columns")
-        if not all(-MAX_EXPONENT <= exponent <= MAX_EXPONENT for exponent in (*self.exponents, self.reach)):
-            raise ValueError(f"an exponent is outside [-{MAX_EXPONENT}, {MAX_EXPONENT}]")
 
     @property
     def layout(self) -> Layout:
         """patients (), squares (), products (p, k)."""
-        scale = np.array(self.exponents or declared_exponents(self.view), dtype=np.int64)
+        scale = centred_scale(self.view, self.exponents)
         return {
             "patients": Entry(()),
             "squares": Entry((), 2 * self.reach),

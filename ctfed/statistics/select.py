@@ -20,7 +20,7 @@ from ctfed.federation.query import Exposure, Query
 from ctfed.federation.summary import Entry, Layout, Summary, Total
 from ctfed.federation.view import Feature, Table, Transform, View
 from ctfed.statistics.cox.stratified import require_complete, triangle_size, unpack_triangles
-from ctfed.statistics.describe import MAX_EXPONENT, Fitted, Moments, declared_exponents, spread_exponents
+from ctfed.statistics.describe import Fitted, Moments, centred_scale, check_centred, spread_exponents
 from ctfed.statistics.standardise import CONSTANT
 
 MOST_COLUMNS = 2000  # 32 MB a site; wider views are projected (``ctfed.statistics.project``)
@@ -79,17 +79,12 @@ class CrossMoments(Query):
             raise ValueError(
                 f"cross-moments of {self.view.width} columns, at most {MOST_COLUMNS}; project them instead"
             )
-        if self.centre.shape != (self.view.width,):
-            raise ValueError(f"the centre has shape {self.centre.shape}, the view has {self.view.width} columns")
-        if self.exponents and len(self.exponents) != self.view.width:
-            raise ValueError(f"{len(self.exponents)} exponents for {self.view.width} columns")
-        if not all(-MAX_EXPONENT <= exponent <= MAX_EXPONENT for exponent in self.exponents):
-            raise ValueError(f"an exponent is outside [-{MAX_EXPONENT}, {MAX_EXPONENT}]")
+        check_centred(self.view, self.centre, self.exponents)
 
     @property
     def layout(self) -> Layout:
         """patients (), sum (p,), products (p (p + 1) / 2,): the upper triangle, row by row."""
-        scale = np.array(self.exponents or declared_exponents(self.view), dtype=np.int64)
+        scale = centred_scale(self.view, self.exponents)
         return {
             "patients": Entry(()),
             "sum": Entry((self.view.width,), scale),
