@@ -209,13 +209,13 @@ def _sentences(model: type[BaseModel], document: Document, detail: ErrorDetails)
     found = detail["input"]
     if detail["type"] == _FAULTS:
         return [document.fault(key + inner, sentence) for inner, sentence in detail["ctx"]["faults"]]
-    if key and key[-1] == "[key]":  # pydantic's mark for 'the key itself is wrong'
-        key, found = key[:-1], key[-2]
     if detail["type"] == "extra_forbidden":
         owner, _ = _declared(model, key[:-1])
         names = tuple(owner.model_fields) if owner else ()
         hint = did_you_mean(str(key[-1]), names)
         return [document.fault(key, f"found an unknown key, expected {listed(names)}{hint}")]
+    if len(key) > 1 and key[-1] == "[key]":  # pydantic's mark for 'the key itself is wrong'
+        key, found = key[:-1], key[-2]
     _, field = _declared(model, key)
     described = field.description if field and field.description else str(detail["msg"])
     spelled = "nothing" if detail["type"] == "missing" else shown(found)

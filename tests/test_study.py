@@ -66,6 +66,7 @@ BAD = [
     ("name", "9 lives", "name", "'9 lives'", "an identifier"),
     ("name", 7, "name", "7", "an identifier"),
     ("title", ABSENT, "title", "nothing", "the title of the study in words"),
+    ("[key]", 1, "[key]", "an unknown key", "ctfed_study"),
     ("titel", "x", "titel", "an unknown key", "(did you mean 'title'?)"),
     (
         "evaluation",
