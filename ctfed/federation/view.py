@@ -154,10 +154,7 @@ class View:
     rows: tuple[RowFilter, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.split not in SPLITS:
-            raise ValueError(f"split must be one of {SPLITS}, found {self.split!r}")
-        if self.held_out and self.fold is None:
-            raise ValueError("held_out needs a fold")
+        self.selection  # raises here when split, fold and held_out do not fit together  # noqa: B018
         if len({feature.name for feature in self.columns}) != len(self.columns):
             raise ValueError("a view names a column twice")
         if max(len(self.transforms), len(self.rows)) > MAX_STEPS:
