@@ -167,7 +167,8 @@ def measure(folder: Path, options: argparse.Namespace, masked: bool) -> list[flo
         seconds = serve(processes, port, options.kill_every_round)
     finally:
         processes.stop()
-    report(folder, f"{options.executor} executor, {'masked' if masked else 'UNMASKED'}", seconds, in_process)
+    how = f"{options.executor} executor, {'masked' if masked else 'UNMASKED'}"
+    report(folder, how, None if options.kill_every_round else seconds, in_process)
     return [entry["seconds"] for entry in rounds_in(folder / "out")]
 
 
@@ -189,8 +190,8 @@ def main() -> None:
             print(f"  {what:<14}  {of(times['masked']):8.3f}   {of(times['unmasked']):8.3f}")
 
 
-def report(folder: Path, how: str, seconds: float, alone: float) -> None:
-    """Print what was measured, and compare the results with the in-process run."""
+def report(folder: Path, how: str, seconds: float | None, alone: float) -> None:
+    """Print what was measured, and compare the results with the in-process run; no ``seconds`` of a killed server."""
     rounds = rounds_in(folder / "out")
     times = [entry["seconds"] for entry in rounds]
     fit = next(k for k, entry in enumerate(rounds) if "cox-derivatives" in entry["kinds"])
@@ -199,8 +200,9 @@ def report(folder: Path, how: str, seconds: float, alone: float) -> None:
     in_process = sum(entry["seconds"] for entry in rounds_in(folder / "alone")[fit : fit + fit_rounds])
     same = all(results[0][part] == results[1][part] for part in SAME)
     print(f"\nn = {PATIENTS}, p = {FEATURES}, {len(SITES)} sites, TLS and node authentication, {how}")
-    print(f"  whole study, deployed              {seconds:8.1f} s, {len(rounds)} rounds")
-    print(f"    start-up and report              {seconds - sum(times):8.1f} s")
+    if seconds is not None:
+        print(f"  whole study, deployed              {seconds:8.1f} s, {len(rounds)} rounds")
+        print(f"    start-up and report              {seconds - sum(times):8.1f} s")
     print(f"    one round, median                {statistics.median(times):8.2f} s")
     print(f"    the fit to KKT 1e-9              {sum(times[fit : fit + fit_rounds]):8.1f} s, {fit_rounds} rounds")
     print(f"  whole study, in one process        {alone:8.1f} s, imports and report included")
