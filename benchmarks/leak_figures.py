@@ -30,7 +30,7 @@ from ctfed.federation.policy import Policy
 from ctfed.federation.responder import Responder
 from ctfed.federation.wire import Answer, Question
 from ctfed.site import load_site
-from ctfed.study import DAYS_PER_MONTH, Study, load_study
+from ctfed.study import DAYS_PER_MONTH, Study, census_of, load_study
 from server.assembly import Agreement
 from server.audit.attacks.subtraction import added, risk_set_messages, subtract_risk_sets
 from server.audit.patients import Truth
@@ -74,7 +74,7 @@ def transcript_of(case: Case, policy: Policy) -> Transcript:
     with tempfile.TemporaryDirectory() as folder:
         roster, guards = simulated_guards(by_site, case.study, Path(folder), policy)
         sites = _Sites({site: Responder(cohort, guards[site]) for site, cohort in by_site.items()})
-        agreement = Agreement(case.study.sha256, roster.digest, case.study.folds)
+        agreement = Agreement(case.study.sha256, roster.digest, census_of(case.study))
         journal = Journal(Path(folder) / "journal.jsonl", {})
         conductor = Conductor(sites, journal, agreement=agreement, tell=lambda _: None)
         exchanges: list[Exchange] = []

@@ -31,13 +31,14 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from ctfed.federation import Cohort, Feature, Query, View
 from ctfed.federation.arrays import frozen
 from ctfed.federation.bits import one_blas_thread
+from ctfed.federation.census import Census, CensusPlan
 from ctfed.federation.fixedpoint import add_limbs, from_limbs, to_limbs
 from ctfed.federation.guard import Approval, Guard
 from ctfed.federation.ledger import Ledger
 from ctfed.federation.masking import Masks
 from ctfed.federation.responder import Responder
 from ctfed.federation.roster import Roster
-from ctfed.federation.session import Assembly, Census, Session
+from ctfed.federation.session import Assembly, Session
 from ctfed.federation.wire import Answer, Question, encode_question, read_totals
 from ctfed.statistics.cox.stratified import CoxDerivatives
 from ctfed.statistics.describe import Counts
@@ -79,7 +80,7 @@ class Sites:
     def __init__(self, cohorts: Sequence[Cohort], folder: Path) -> None:
         keys = {cohort.site: X25519PrivateKey.generate() for cohort in cohorts}
         self.roster = Roster({site: key.public_key().public_bytes_raw() for site, key in keys.items()})
-        approval = Approval(STUDY, self.roster.digest, FOLDS)
+        approval = Approval(STUDY, self.roster.digest, CensusPlan(FOLDS))
         self.guards = {
             site: Guard(key, self.roster, approval, OpenGate(), Ledger(folder / site), site.encode())
             for site, key in keys.items()
@@ -161,7 +162,7 @@ def measure(count: int, patients: int, rounds: int, folder: Path, watch: Stopwat
     cohorts = federation(count, patients)
     view = View(tuple(Feature(f"x{j}") for j in range(WIDTH)))
     sites = Sites(cohorts, folder)
-    assembly = assemble(sites, "benchmark", Agreement(STUDY, sites.roster.digest, FOLDS), lambda _: None)
+    assembly = assemble(sites, "benchmark", Agreement(STUDY, sites.roster.digest, CensusPlan(FOLDS)), lambda _: None)
     clear_sites, masked_sites = Asker(sites.clear, None), Asker(sites.masked, assembly)
     number = 0
     for name, make in (("one Hessian, 100 gradients", large), ("three counts", small)):

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from ctfed.config import Faults, Section, canonical_sha256, did_you_mean, listed, load, shown
 from ctfed.federation.arrays import FloatArray
+from ctfed.federation.census import CensusPlan
 from ctfed.federation.gate import Scope
 from ctfed.federation.view import Feature
 
@@ -198,7 +199,7 @@ class Evaluation(Section):
     score_bins: int = Field(default=50, ge=2, le=1000, description="a whole number from 2 to 1000")
     min_cell: int = Field(default=10, ge=1, description="a whole number >= 1, the fewest patients in a cell of a table")
     fine_evaluation_tables: bool = Field(default=False, description="true or false")
-    bootstrap: int = Field(default=1000, ge=0, le=100_000, description="a whole number from 0 to 100000")
+    bootstrap: int = Field(default=1000, ge=10, le=100_000, description="a whole number from 10 to 100000")
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="a number between 0.5 and 1 (both excluded)")
     seed: int = Field(default=0, ge=0, description="a whole number >= 0")
 
@@ -352,6 +353,18 @@ def scope_of(study: Study) -> Scope:
         risk_sets=study.model.risk_sets,
         min_cell=study.evaluation.min_cell,
         fine_tables=study.evaluation.fine_evaluation_tables,
+    )
+
+
+def census_of(study: Study) -> CensusPlan:
+    """What the sites count together before the first question, so that their gates can judge small cells."""
+    names = study.model.features
+    bins = math.ceil(study.grid.end / study.grid.width - 1e-9)
+    return CensusPlan(
+        folds=study.folds,
+        edges=tuple(study.grid.width * (index + 1) for index in range(bins)),
+        binary=tuple(name for name in names if study.variables[name].type == "binary"),
+        missing=study.indicators,
     )
 
 

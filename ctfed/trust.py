@@ -30,7 +30,7 @@ from ctfed.federation.masking import read_mask_key
 from ctfed.federation.policy import Policy, load_policy
 from ctfed.federation.roster import Roster, read_roster
 from ctfed.site import Site, Trust
-from ctfed.study import Study, scope_of
+from ctfed.study import Study, census_of, scope_of
 
 APPROVALS = "approvals.json"
 FORMAT = 1
@@ -179,7 +179,7 @@ def standing(site: Site, study: Study) -> str:
 def _guard(site: Site, study: Study, trust: Trust, ledger: Ledger) -> Guard:
     roster, policy = roster_of(site, trust.roster), policy_of(trust)
     _require_approved(read_approvals(trust.ledger).get(study.sha256), study, roster, policy, ledger, trust)
-    approval = Approval(study.sha256, roster.digest, study.folds, study.noise)
+    approval = Approval(study.sha256, roster.digest, census_of(study), study.noise)
     secret = site.secret_of(str(site.site))
     return Guard(read_mask_key(trust.key), roster, approval, gate_of(policy, study), ledger, secret)
 

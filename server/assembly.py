@@ -8,9 +8,10 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from ctfed.federation.census import Census, CensusPlan, add_census
 from ctfed.federation.codec import Decoder, Encoder
 from ctfed.federation.errors import CtfedError, MalformedMessage
-from ctfed.federation.session import Assembly, Census, Opening, SealedCount, Session, add_census, census_limbs
+from ctfed.federation.session import Assembly, Opening, SealedCount, Session
 from ctfed.federation.wire import (
     Answer,
     Invitation,
@@ -45,12 +46,12 @@ class Agreement:
     Attributes:
         study: SHA-256 of the study.
         roster: digest of the roster of keys.
-        folds: number of cross-validation folds of the study.
+        census: what is counted of the study before its first question.
     """
 
     study: str
     roster: str
-    folds: int
+    census: CensusPlan
 
 
 def assemble(transport: Asking, run: str, agreement: Agreement, tell: Callable[[str], None]) -> Assembly:
@@ -72,9 +73,9 @@ def assemble(transport: Asking, run: str, agreement: Agreement, tell: Callable[[
     answers = transport.ask(CENSUS_ROUND, dict.fromkeys(transport.sites, asked))
     counts = tuple(_read(site, read_census, answers, asked) for site in session.sites)
     for count in counts:
-        _check_sizes(count, len(counts) - 1, agreement.folds)
+        _check_sizes(count, len(counts) - 1, agreement.census)
     assembly = Assembly(session, counts)
-    census = census_of(assembly, agreement.folds)
+    census = opened_census(assembly, agreement.census)
     for line in _describe(session, census):
         tell(line)
     return assembly
@@ -88,19 +89,17 @@ def _read(site: str, read: Callable[[Answer, Question], T], answers: Mapping[str
     return item
 
 
-def _check_sizes(count: SealedCount, others: int, folds: int) -> None:
+def _check_sizes(count: SealedCount, others: int, plan: CensusPlan) -> None:
     with answer_of(count.site):
         if len(count.seals) != others:
             raise MalformedMessage(f"its census has {len(count.seals)} seals, expected one for each of {others} sites")
-        if count.numbers.size != census_limbs(folds):
-            raise MalformedMessage(
-                f"its census has {count.numbers.size} limbs, expected {census_limbs(folds)} of {folds} folds"
-            )
+        if count.numbers.size != plan.limbs:
+            raise MalformedMessage(f"its census has {count.numbers.size} limbs, expected {plan.limbs}")
 
 
-def census_of(assembly: Assembly, folds: int) -> Census:
+def opened_census(assembly: Assembly, plan: CensusPlan) -> Census:
     """The totals that the sites know, too."""
-    return add_census([count.numbers for count in assembly.counts], folds)
+    return add_census([count.numbers for count in assembly.counts], plan)
 
 
 def left_out(session: Session) -> dict[str, tuple[str, ...]]:
@@ -111,7 +110,7 @@ def left_out(session: Session) -> dict[str, tuple[str, ...]]:
 
 
 def _describe(session: Session, census: Census) -> list[str]:
-    train, test = census.fold.sum(axis=0), census.test
+    train, test = census.table[:-1].sum(axis=0), census.table[-1]
     lines = [
         f"masked: {len(session.sites)} sites have opened the run; {train[0]:.0f} training patients with {train[1]:.0f} "
         f"events, {test[0]:.0f} test patients with {test[1]:.0f} events"

@@ -29,7 +29,7 @@ from ctfed.federation.ledger import Ledger
 from ctfed.federation.masking import make_mask_key, read_mask_key
 from ctfed.federation.policy import Policy
 from ctfed.federation.roster import Roster
-from ctfed.study import Study, load_study, scope_of
+from ctfed.study import Study, census_of, load_study, scope_of
 from server import app as server_app
 from server.assembly import FEWEST_SITES
 from server.deploy import await_health, follow, superlink_program
@@ -96,7 +96,7 @@ def simulated_guards(
     for site in cohorts:
         (folder / site).mkdir(mode=0o700, parents=True, exist_ok=True)
     roster = Roster({site: make_mask_key(folder / site / "mask.key") for site in cohorts})
-    approval = Approval(study.sha256, roster.digest, study.folds, study.noise)
+    approval = Approval(study.sha256, roster.digest, census_of(study), study.noise)
     guards = {}
     for site in cohorts:
         key = read_mask_key(folder / site / "mask.key")

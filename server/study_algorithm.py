@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ctfed.federation.algorithm import Algorithm, beside, gather
-from ctfed.federation.arrays import FloatArray
+from ctfed.federation.algorithm import Algorithm, Bundle, beside, gather
+from ctfed.federation.arrays import FloatArray, frozen
+from ctfed.federation.census import MISSING
+from ctfed.federation.errors import CtfedError
+from ctfed.federation.rules.scope import rows_of
 from ctfed.federation.view import View
 from ctfed.statistics.baseline import Baseline, merged_grid, pooled_baseline
 from ctfed.statistics.cox import CoxFit, ElasticNet, Settings, fit_cox, robust_covariance
 from ctfed.statistics.describe import Counts, Fitted
-from ctfed.statistics.impute import Imputed, impute
+from ctfed.statistics.impute import Imputed, LevelCounts, impute
 from ctfed.statistics.standardise import Standardise, Standardised, standardise
 from ctfed.statistics.timegrid import TimeGrid
 from ctfed.study import Study
@@ -24,17 +28,18 @@ EVENTS_PER_FEATURE = 5  # an unpenalised reference fit with fewer events per fea
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A view with the study's preprocessing fitted on its rows."""
+    """A view with the study's preprocessing fitted on its rows; ``left_out`` says which features are not in it."""
 
     view: View
     imputed: Imputed
     standardised: Standardised | None
+    left_out: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the fitted steps have to say."""
         steps: tuple[Fitted | None, ...] = (self.imputed, self.standardised)
-        return tuple(line for step in steps if step is not None for line in step.warnings)
+        return (*self.left_out, *(line for step in steps if step is not None for line in step.warnings))
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class StudyResult:
         prepared: the training view and its fitted transforms.
         tuned: None when the study gives its penalty.
         fit: the study's model.
-        reference: an unpenalised fit of the same view, None when there are too few events for it.
+        reference: an unpenalised fit of the same view, None when there are too few events for it, or pooled risk sets.
         baseline: the pooled baseline hazard of ``fit``.
         evaluated: discrimination and curves on the test split.
         robust: (p, p) sandwich covariance of ``unpenalised``; None where there is no such fit or none for it.
@@ -85,9 +90,12 @@ def study_algorithm(study: Study) -> Algorithm[StudyResult]:
         CtfedError: in words, when the data cannot support what the study asks (no event, nothing to compare ...).
     """
     train = View(study.features, split="train")
-    sizes = yield from gather(_size(train), _size(train.test()))
     views = [train] + [train.training_fold(fold) for fold in range(study.folds) if study.tuning is not None]
-    prepared, *folds = yield from gather(*[_prepare(study, view) for view in views])
+    sizes, rare = yield from beside(
+        gather(_size(train), _size(train.test())), gather(*[_rare_features(study, view) for view in views])
+    )
+    left_out = {name: sentence for found in reversed(rare) for name, sentence in found.items()}
+    prepared, *folds = yield from gather(*[_prepare(study, view, left_out) for view in views])
     factors = _factors(study, prepared.view)
     tuned = None
     if study.tuning is not None:
@@ -111,20 +119,50 @@ def _size(view: View) -> Algorithm[SplitSize]:
     return SplitSize(view.split, round(total.number("patients")), round(total.number("events")))
 
 
-def _prepare(study: Study, view: View) -> Algorithm[Prepared]:
-    chosen = {name: study.variables[name] for name in study.model.features}
+def _rare_features(study: Study, view: View) -> Algorithm[dict[str, str]]:
+    """Two-valued features that too few patients have, or lack: sums of their products are these patients' rows.
+
+    Sites refuse such features; the study leaves them out and says so.
+    """
+    minimum = study.evaluation.min_cell
+    binary = tuple(name for name in study.model.features if study.variables[name].type == "binary")
+    levels = tuple(frozen([0.0, 1.0]) for _ in binary)
+    sizes, tables = yield Bundle((Counts(view), LevelCounts(view, binary, levels)))
+    present = dict(zip(view.names, sizes["count"], strict=True))
+    patients = round(sizes.number("patients"))
+    fewest = {name: round(pair.min()) for name, pair in zip(binary, tables["level"].reshape(-1, 2), strict=True)}
+    for name in study.indicators:
+        missing = patients - round(present[name])
+        fewest[f"{name}{MISSING}"] = min(missing, patients - missing)
+    return {
+        name: f"{name!r} is left out of the model: it tells {held} of {patients} patients ({rows_of(view)} rows) from "
+        f"all others, a cell holds at least {minimum}"
+        for name, held in fewest.items()
+        if 0 < held < minimum
+    }
+
+
+def _prepare(study: Study, whole: View, left_out: Mapping[str, str]) -> Algorithm[Prepared]:
+    view = replace(whole, columns=tuple(feature for feature in whole.columns if feature.name not in left_out))
+    if not view.columns:
+        raise CtfedError(f"no feature is left for the model: {'; '.join(left_out.values())}")
+    chosen = {name: study.variables[name] for name in view.names}
     imputed = yield from impute(
         view,
         methods={name: variable.impute for name, variable in chosen.items()},
         ranges={name: variable.range for name, variable in chosen.items()},
         levels={name: variable.possible_levels for name, variable in chosen.items() if variable.impute == "mode"},
-        indicators=[name for name, variable in chosen.items() if variable.missing_indicator],
+        indicators=[
+            name
+            for name, variable in chosen.items()
+            if variable.missing_indicator and f"{name}{MISSING}" not in left_out
+        ],
         minimum=study.evaluation.min_cell,
     )
     if not study.model.standardise:
-        return Prepared(imputed.view, imputed, None)
+        return Prepared(imputed.view, imputed, None, tuple(left_out.values()))
     standardised = yield from standardise(imputed.view)
-    return Prepared(standardised.view, imputed, standardised)
+    return Prepared(standardised.view, imputed, standardised, tuple(left_out.values()))
 
 
 def _factors(study: Study, view: View) -> tuple[float, ...] | None:
@@ -147,7 +185,8 @@ def _fit(study: Study, view: View, penalty: ElasticNet, size: SplitSize) -> Algo
         both = study.model.ties == "efron"
         grid = yield from merged_grid(view, regular, study.evaluation.min_cell, study.evaluation.horizons, both=both)
     penalties = [penalty]
-    if penalty.penalizer > 0 and size.events >= EVENTS_PER_FEATURE * view.width:
+    # Under pooled risk sets every further coefficient vector tells more of every time bin: one fit is enough.
+    if penalty.penalizer > 0 and size.events >= EVENTS_PER_FEATURE * view.width and grid is None:
         penalties.append(ElasticNet(0.0))
     fits = yield from gather(
         *[fit_cox(view, item, ties=study.model.ties, grid=grid, settings=settings) for item in penalties]

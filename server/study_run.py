@@ -11,7 +11,7 @@ from ctfed import __version__
 from ctfed.federation.errors import CtfedError
 from ctfed.federation.roster import Roster
 from ctfed.report import write_pooled_report
-from ctfed.study import Study, load_study
+from ctfed.study import Study, census_of, load_study
 from server.assembly import Agreement, left_out
 from server.conductor import Conductor, Transport
 from server.journal import Journal, RoundRecord
@@ -62,7 +62,7 @@ def run_study(
         if roster is None:
             raise CtfedError("differential_privacy needs masked answers: sites add their noise before they mask")
         epsilon(study.noise, study.differential_privacy.delta, 1)  # fails now when the accountant is not installed
-    agreement = None if roster is None else Agreement(study.sha256, roster.digest, study.folds)
+    agreement = None if roster is None else Agreement(study.sha256, roster.digest, census_of(study))
     conductor = Conductor(transport, journal, _reporter(tell), agreement=agreement, tell=tell)
     result = conductor.run(study_algorithm(study))
     spent = [] if study.differential_privacy is None else [privacy_spent(study.differential_privacy, journal.rounds)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ctfed.federation.census import Census
 from ctfed.federation.codec import digest
 from ctfed.federation.cohort import Cohort
 from ctfed.federation.errors import Refusal
@@ -17,7 +18,7 @@ from ctfed.federation.rules.budget import Budget
 from ctfed.federation.rules.question import Asking, judge_question
 from ctfed.federation.rules.runs import check_cells, check_runs
 from ctfed.federation.rules.scope import Scope
-from ctfed.federation.session import Census, Session
+from ctfed.federation.session import Session
 
 __all__ = ["Scope", "StudyGate"]
 

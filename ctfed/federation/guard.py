@@ -18,6 +18,7 @@ from typing import Protocol
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ctfed.federation.arrays import IntArray
+from ctfed.federation.census import Census, CensusPlan, open_census, sealed_count
 from ctfed.federation.codec import digest
 from ctfed.federation.cohort import Cohort
 from ctfed.federation.errors import CtfedError, Refusal
@@ -27,15 +28,7 @@ from ctfed.federation.noise import with_noise
 from ctfed.federation.query import Query
 from ctfed.federation.roster import Roster
 from ctfed.federation.rules.scope import rows_of
-from ctfed.federation.session import (
-    Census,
-    LedgerMark,
-    Opening,
-    SealedCount,
-    Session,
-    open_census,
-    sealed_count,
-)
+from ctfed.federation.session import LedgerMark, Opening, SealedCount, Session
 from ctfed.federation.summary import Summary
 from ctfed.federation.wire import Asked, Invitation, bundle_digest
 
@@ -49,13 +42,13 @@ class Approval:
     Attributes:
         study: SHA-256 of the study.
         roster: digest of the roster.
-        folds: number of cross-validation folds of that study.
+        census: what is counted of that study before its first question.
         noise: standard deviation of the noise on released tables, in units of their sensitivity; 0 for none.
     """
 
     study: str
     roster: str
-    folds: int
+    census: CensusPlan
     noise: float = 0.0
 
 
@@ -111,6 +104,7 @@ class Guard:
         self._noise_key = hmac.digest(secret, b"ctfed noise", sha256)
         self._ledger_key = hmac.digest(secret, b"ctfed ledger", sha256)
         self._joined: dict[str, _Joined] = {}
+        self._judged: dict[str, int] = {}  # run -> answered rounds when the last question was judged
 
     # -- before the first round
 
@@ -177,7 +171,7 @@ class Guard:
         return self._sealed_count(state, cohort, Masks(cohort.site, self._key, self._roster, name), name)
 
     def _sealed_count(self, state: RunState, cohort: Cohort, masks: Masks, name: str) -> SealedCount:
-        return sealed_count(cohort, _opening(cohort.site, state), self._approval.folds, masks, name)
+        return sealed_count(cohort, _opening(cohort.site, state), self._approval.census, masks, name)
 
     # -- a round
 
@@ -219,6 +213,7 @@ class Guard:
             )
         self._check_cohort(state, cohort)
         joined = self._join(asked, state, cohort)
+        self._judged[asked.run] = len(state.answered)
         return self._gate.check_round(asked.queries, joined.session, joined.census, state.spent)
 
     def contributes(self, asked: Asked, query: Query, site: str) -> bool:
@@ -239,7 +234,11 @@ class Guard:
     def send(
         self, asked: Asked, summaries: Sequence[Summary | None], limbs: IntArray, spent: Mapping[str, int]
     ) -> IntArray:
-        """The masked limbs, kept and written down; what another process sent meanwhile is sent again."""
+        """The masked limbs, kept and written down; what another process sent meanwhile is sent again.
+
+        Raises:
+            Refusal: a rule of the gate, when another process of this site has spent its budgets meanwhile.
+        """
         assert asked.assembly is not None
         question = bundle_digest(asked.queries)
         joined = self._joined[asked.assembly.session_digest]
@@ -248,6 +247,9 @@ class Guard:
             stored = self.replay(asked)
             if stored is not None:
                 return stored
+            state = self._state(asked.run)
+            if len(state.answered) != self._judged.get(asked.run):  # another process of this site has spent meanwhile
+                spent = self._gate.check_round(asked.queries, joined.session, joined.census, state.spent)
             self.ledger.store(asked.run, asked.round_number, masked)
             facts = {
                 "round": asked.round_number,
@@ -276,7 +278,7 @@ class Guard:
             masks = Masks(cohort.site, self._key, self._roster, name)
             own = self._sealed_count(state, cohort, masks, name)
             self._joined[name] = _Joined(
-                assembly.session, masks, open_census(assembly, masks, self._approval.folds, own)
+                assembly.session, masks, open_census(assembly, masks, self._approval.census, own)
             )
         return self._joined[name]
 
@@ -362,8 +364,18 @@ def _described(
                 "sites": len(joined.session.contributors(query.view)),
                 "patients": patients,
                 "events": events,
+                "smallest": _smallest_cell(query, joined.census),
             }
     return [{**item, "times": times[key]} for key, item in items.items()]
+
+
+def _smallest_cell(query: Query, census: Census) -> int | None:
+    """The fewest deaths, or censored patients, of a time bin that is told as a count; None where none is."""
+    exposure = query.exposure
+    if exposure is None or exposure.times is None:
+        return None
+    leavers = census.leavers(query.view, exposure.times)
+    return None if leavers is None or not leavers.any() else round(float(leavers[leavers > 0].min()))
 
 
 def _opening(site: str, state: RunState) -> Opening:

@@ -47,6 +47,7 @@ class Told:
         numbers: how many numbers were sent in answer, all times together.
         contributed: False when this site sent zeros.
         sites, patients, events: of the federation's total, before the row filters of its view.
+        smallest: the fewest deaths, or censored patients, of a time bin that is told; None where no bins are.
     """
 
     kind: str
@@ -58,6 +59,7 @@ class Told:
     sites: int
     patients: int
     events: int
+    smallest: int | None = None
 
     @property
     def shapes(self) -> str:
@@ -217,8 +219,12 @@ def _told(item: Mapping[str, Any]) -> Told:
     arrays = {str(name): tuple(int(length) for length in shape) for name, shape in item["arrays"].items()}
     times = int(item["times"])
     numbers = times * sum(array_size(list(shape)) for shape in arrays.values())
-    counts = (int(item[name]) for name in ("sites", "patients", "events"))
-    return Told(str(item["kind"]), str(item["rows"]), arrays, times, numbers, bool(item["contributed"]), *counts)
+    sites, patients, events = (int(item[name]) for name in ("sites", "patients", "events"))
+    contributed, smallest = bool(item["contributed"]), item.get("smallest")
+    cell = None if smallest is None else int(smallest)
+    return Told(
+        str(item["kind"]), str(item["rows"]), arrays, times, numbers, contributed, sites, patients, events, cell
+    )
 
 
 def _decision(facts: Mapping[str, Any]) -> str:

@@ -44,6 +44,11 @@ class Policy(Section):
     released_per_value: float = Field(
         default=12.0, gt=0, description="a number > 0, the most numbers told about the same rows per patient and column"
     )
+    released_together: float = Field(
+        default=24.0,
+        gt=0,
+        description="a number > 0, the most numbers told about the training rows and their folds together, per value",
+    )
     max_runs: int = Field(default=5, ge=1, description="a whole number >= 1, the most runs with the same patients")
     min_difference: int | None = Field(
         default=None,

@@ -22,14 +22,20 @@ class Exposure:
         cells: cells of the largest single table of counts; judged against the number of patients.
         cuts: name of a column -> thresholds at which its cumulative counts are told.
         times: inner edges of time bins, in the study's time unit.
-        points: coefficient vectors at which risk sets over time are told (pooled risk sets alone).
+        points: names of the coefficient vectors, with their time bins, at which sums of risk over time are told.
+        means: those of them at which the risk-weighted columns of each bin are told as well.
+        weighed: those at which the server's own hazards weigh the patients.
+        apart: whether these sums tell the dying of a bin from its censored.
     """
 
     parameters: int = 0
     cells: int = 0
     cuts: Mapping[str, FloatArray] = field(default_factory=dict)
     times: FloatArray | None = None
-    points: int = 0
+    points: tuple[str, ...] = ()
+    means: tuple[str, ...] = ()
+    weighed: tuple[str, ...] = ()
+    apart: bool = False
 
 
 class Query(ABC):

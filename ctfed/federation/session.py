@@ -3,29 +3,23 @@
     opening   each site tells a fresh nonce, a commitment to its cohort, the splits it contributes to, and where its
               ledger stands
     session   the openings of all sites, with the run, the study and the roster; its digest salts every mask
-    census    each site's masked counts of patients and events, sealed for every other site
+    census    each site's masked counts of its patients, sealed for every other site (``census``)
     assembly  session and census: travels with the questions as a view does, by its digest
 
-From the census each site computes the federation's patients and events itself, so that its thresholds do not rest on
-what the server says.
+From the census each site computes the federation's counts itself, so that its thresholds do not rest on what the
+server says.
 """
 
 from __future__ import annotations
 
-import hmac
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from ctfed.federation.arrays import FloatArray, IntArray
+from ctfed.federation.arrays import IntArray
 from ctfed.federation.codec import digest, register
-from ctfed.federation.cohort import Cohort
-from ctfed.federation.errors import MalformedMessage, Refusal
-from ctfed.federation.fixedpoint import add_limbs, from_limbs, to_limbs
-from ctfed.federation.masking import Masks
 from ctfed.federation.roster import SITE_NAME
 from ctfed.federation.view import View
 
@@ -170,103 +164,3 @@ class Assembly:
     def session_digest(self) -> str:
         """What the masks are bound to."""
         return digest(self.session)
-
-
-@dataclass(frozen=True, eq=False)
-class Census:
-    """Patients and events of the federation's contributing sites.
-
-    Attributes:
-        fold: (K, 2) patients and events of the training rows in each fold.
-        test: (2,) of the test rows.
-    """
-
-    fold: FloatArray
-    test: FloatArray
-
-    def of(self, view: View) -> tuple[int, int]:
-        """Patients and events of a view's rows, before its row filters."""
-        chosen = [
-            counts
-            for split, fold, counts in self._parts
-            if view.split in (split, "all") and (view.fold is None or (fold == view.fold) == view.held_out)
-        ]
-        return sum(patients for patients, _ in chosen), sum(events for _, events in chosen)
-
-    @cached_property
-    def _parts(self) -> list[tuple[str, int, tuple[int, int]]]:
-        """Split, fold (that of test rows is -1, as in a Cohort), and patients and events there."""
-        table = [*self.fold.tolist(), self.test.tolist()]
-        counts = [(round(patients), round(events)) for patients, events in table]
-        return [*(("train", fold, part) for fold, part in enumerate(counts[:-1])), ("test", -1, counts[-1])]
-
-
-def _flat_counts(cohort: Cohort, splits: tuple[str, ...], folds: int) -> FloatArray:
-    counts = np.zeros((folds + 1, 2))
-    train = (cohort.split == "train") & ("train" in splits)
-    for fold in range(folds):
-        rows = train & (cohort.fold == fold)
-        counts[fold] = rows.sum(), cohort.event[rows].sum()
-    rows = (cohort.split == "test") & ("test" in splits)
-    counts[folds] = rows.sum(), cohort.event[rows].sum()
-    return counts.reshape(-1)
-
-
-def sealed_count(cohort: Cohort, opening: Opening, folds: int, masks: Masks, session: str) -> SealedCount:
-    """This site's census, masked, with a seal for every other site."""
-    values = _flat_counts(cohort, opening.splits, folds)
-    masked = masks.mask(to_limbs(values, np.zeros(values.size, dtype=np.int64)), CENSUS)
-    data = masked.astype("<i8").tobytes()
-    message = session.encode() + data
-    return SealedCount(
-        masks.site, data.hex(), tuple(masks.seal(peer, masks.site, message) for peer in sorted(masks.peers))
-    )
-
-
-def open_census(assembly: Assembly, masks: Masks, folds: int, own: SealedCount) -> Census:
-    """The federation's counts, from what every other site sealed for this one, and from its ``own``.
-
-    Raises:
-        Refusal: rule 'census-seal' when a count is not what its site sent; 'census-sum' when the counts do not add up.
-    """
-    sites = assembly.session.sites
-    for count in assembly.counts:
-        if count.site == masks.site:
-            if count.limbs != own.limbs:  # or the server could add patients that nobody holds
-                raise Refusal("census-seal", "the census in this site's own name is not the one that it gave")
-            continue
-        message = assembly.session_digest.encode() + bytes.fromhex(count.limbs)
-        position = [site for site in sites if site != count.site].index(masks.site)
-        if not hmac.compare_digest(masks.seal(count.site, count.site, message), count.seals[position]):
-            raise Refusal("census-seal", f"the census of {count.site!r} is not what that site sent to this one")
-    return add_census([count.numbers for count in assembly.counts], folds)
-
-
-def census_limbs(folds: int) -> int:
-    """Limbs of one site's census: patients and events of every fold and of the test split."""
-    return 4 * (folds + 1)
-
-
-def add_census(counts: list[IntArray], folds: int) -> Census:
-    """The counts of all sites added up.
-
-    Raises:
-        Refusal: rule 'census-sum' when they do not open: a site took part in another session.
-        MalformedMessage: when their sizes differ from what the number of folds needs.
-    """
-    size = census_limbs(folds)
-    if any(count.shape != (size,) for count in counts):
-        raise MalformedMessage(f"a census of {folds} folds has {size} limbs")
-    total = counts[0]
-    for count in counts[1:]:
-        total = add_limbs(total, count)
-    values = from_limbs(total, np.zeros(size // 2, dtype=np.int64))
-    if not ((values >= 0).all() and (values == np.rint(values)).all() and (values < 1e9).all()):
-        raise Refusal("census-sum", "the masked counts of the sites do not add up to counts: their sessions differ")
-    table = values.reshape(folds + 1, 2)
-    return Census(table[:-1], table[-1])
-
-
-def views_of(queries: Mapping[str, object]) -> list[View]:
-    """The views among named fields of a query."""
-    return [value for value in queries.values() if isinstance(value, View)]

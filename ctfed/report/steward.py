@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ctfed.federation.ledger_account import Account, Run, Told, account_of, public_entry
 from ctfed.federation.ledger_check import Check
+from ctfed.federation.rules.budget import TOGETHER
 from ctfed.report import wording as say
 from ctfed.report.components import (
     Block,
@@ -116,6 +117,9 @@ def _verdict(account: Account, check: Check) -> Verdict:
         summary += (
             f" A sum over few patients can still tell about one of them: the smallest total was over {min(patients)}."
         )
+    cells = [told.smallest for one in account.rounds for told in one.told if told.smallest is not None]
+    if cells:
+        summary += f" The smallest count of a table by time was {min(cells)}, over all sites."
     if zeros:
         summary += f" In {say.counted(zeros, 'round')} this site sent zeros alone, because it holds too few patients."
     return Verdict(
@@ -262,6 +266,7 @@ def _share(spent: int, budget: float | None) -> float:
 def _allowed(run: Run, pot: str, limits: Limits) -> float | None:
     """The most of a budget for the patients whom it is about."""
     rows = pot.split("|")[1] if "|" in pot else ""
+    rows = "train" if rows == TOGETHER else rows
     patients = next((told.patients for one in run.rounds for told in one.told if told.rows == rows), None)
     return limits.allowed(pot, patients)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ctfed.approval_page import QUESTIONS
 from ctfed.federation.policy import Policy
 from ctfed.federation.query import Query
-from ctfed.federation.rules.budget import BASELINE_POINTS, SCORES
+from ctfed.federation.rules.budget import BASELINE_POINTS, SCORES, TOGETHER
 from ctfed.federation.rules.question import FINE_TABLES
 from ctfed.federation.rules.scope import Scope
 
@@ -21,21 +21,26 @@ RULES: Mapping[str, str] = {
     "census-sum": "the masked numbers of patients do not add up: sites are in different sessions",
     "cohort-changed": "this site's table has changed since the run began",
     "cohort-difference": "the cohort differs from that of an earlier run by few patients",
+    "hazards-on-faith": "hazards of the server's own making, of which no risk sets were asked before",
     "fixed-point-range": "a sum is larger than the study's data dictionary declares",
     "missing-value": "a column has missing values where the question needs all",
     "missing-values": "a column has missing values where the question needs all",
+    "needs-pooled": "sums by time bin that only a study with pooled risk sets needs",
     "no-keys": "this site was started without keys, so it could not mask",
     "not-answerable": "this site's data gave no finite answer",
     "not-joined": "a question about a run that this site has not joined",
+    "numbers-per-bin": "as many numbers of a time bin as there are values in it",
     "off-grid": "time bins that are not those of the study",
     "outside-study": "a question that the approved study does not name",
     "own-ledger": "other sites have seen another ledger of this site: a copy was restored, or it was written anew",
     "peer-ledger": "another site's ledger has become shorter",
+    "rare-level": "sums of products with a feature that few patients have or lack",
     "released-budget": "more numbers about the same patients than this site allows",
     "roster-difference": "the sites differ from those of an earlier run by one",
     "roster-not-approved": "other sites or keys than this site has approved",
     "round-answered": "a second, different question under the number of a round that was answered",
     "session-changed": "other openings than the sites have agreed on",
+    "small-bin": "sums over time bins that hold few patients",
     "study-not-approved": "another study than this site has approved",
     "too-few-events": "a total over too few events",
     "too-few-patients": "a total over too few patients",
@@ -90,7 +95,8 @@ class Limits:
         if patients is None:
             return None
         if what == "numbers":
-            return policy.released_per_value * patients * len(scope.columns)
+            share = policy.released_together if about == TOGETHER else policy.released_per_value
+            return share * patients * len(scope.columns)
         fine = scope.fine_tables and FINE_TABLES in policy.exceptions and about.endswith(f"|{SCORES}")
         return None if fine or what != "cuts" else policy.cuts_per_patient * patients
 

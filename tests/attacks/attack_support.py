@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from hashlib import sha256
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ctfed import node
 from ctfed.cohort import assign_folds, assign_split
-from ctfed.federation import Cohort, Query, Total, View
+from ctfed.federation import Bundle, Cohort, Query, Total, View, run_pooled
 from ctfed.federation.arrays import FloatArray, IntArray
 from ctfed.federation.fixedpoint import add_limbs
 from ctfed.federation.gate import StudyGate
@@ -35,8 +36,10 @@ from ctfed.federation.wire import (
     read_opening,
     read_totals,
 )
-from ctfed.study import Study, scope_of
+from ctfed.statistics.cox import pooled
+from ctfed.study import Study, census_of, scope_of
 from server.audit.transcript import Exchange, Transcript
+from server.study_algorithm import StudyResult, study_algorithm
 
 SITES = ("north", "south", "west")
 COLUMNS = ("age", "grade", "carrier")
@@ -108,7 +111,6 @@ def training_view(study: Study) -> View:
 
 def told(queries: Sequence[Query], cohorts: Sequence[Cohort], folds: int = 1) -> Transcript:
     """What a server would hold that asks sites without a gate."""
-    from ctfed.federation import Bundle, run_pooled
 
     def ask():  # type: ignore[no-untyped-def]
         totals = yield Bundle(tuple(queries))
@@ -117,6 +119,17 @@ def told(queries: Sequence[Query], cohorts: Sequence[Cohort], folds: int = 1) ->
     totals = run_pooled(ask(), list(cohorts))
     exchanges = [Exchange(0, query, total) for query, total in zip(queries, totals, strict=True)]
     return Transcript(tuple(exchanges), folds, 1)
+
+
+@contextmanager
+def no_rule_on_domination() -> Iterator[None]:
+    """Sites answer sums over time bins whoever carries the weight: the control of attacks that the rule stops."""
+    kept = pooled.answerable
+    pooled.answerable = lambda _, coefficients: np.ones(coefficients.shape[0], dtype=bool)
+    try:
+        yield
+    finally:
+        pooled.answerable = kept
 
 
 @dataclass
@@ -144,7 +157,7 @@ class Guarded:
     def guard(self, site: str, *, roster: Roster | None = None, study: str | None = None) -> Guard:
         """A guard as a new process of the site makes it."""
         chosen = roster or self.roster
-        approval = Approval(study or self.study.sha256, chosen.digest, self.study.folds)
+        approval = Approval(study or self.study.sha256, chosen.digest, census_of(self.study))
         gate = StudyGate(self.policy, scope_of(self.study))
         return Guard(
             self.keys[site], chosen, approval, gate, Ledger(self.folder / site), b"the secret of " + site.encode()
@@ -200,3 +213,19 @@ class Guarded:
 def opened(answers: Any, queries: Sequence[Query]) -> tuple[Total, ...]:
     """The totals that some sites' limbs add up to."""
     return read_totals(reduce(add_limbs, list(answers)), tuple(queries))
+
+
+def run_guarded(study: Study, cohorts: list[Cohort], folder: Path) -> StudyResult:
+    """A whole study asked of guarded sites with the default policy; raises the first refusal."""
+    sites = Guarded(folder, study, cohorts)
+    assembly, algorithm = sites.begin(), study_algorithm(study)
+    asked, number = next(algorithm), 0
+    while True:
+        queries = asked.queries if isinstance(asked, Bundle) else (asked,)
+        totals = sites.totals(number, queries, assembly)
+        try:
+            asked = algorithm.send(totals if isinstance(asked, Bundle) else totals[0])
+        except StopIteration as end:
+            result: StudyResult = end.value
+            return result
+        number += 1

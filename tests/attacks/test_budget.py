@@ -6,12 +6,13 @@ The attacker of these tests knows outcome, site, split and fold of every patient
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
-from attack_support import COLUMNS, site_cohorts, study_of, told, training_view, with_column
+from attack_support import COLUMNS, Guarded, site_cohorts, study_of, told, training_view, with_column
 
-from ctfed.federation import Cohort, FloatArray, Query
+from ctfed.federation import Cohort, FloatArray, Query, Refusal
 from ctfed.federation.policy import Policy
 from ctfed.statistics.cox.pooled import RiskSetSums
 from ctfed.statistics.cox.stratified import CoxDerivatives
@@ -137,9 +138,20 @@ def test_a_bin_is_rebuilt_when_its_equations_are_as_many_as_its_values(means: bo
         assert (len(Truth([one]).determined(found.candidates)) >= 3) == solved
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the default budget allows more numbers than values, and counts each set of nested rows by itself",
-)
-def test_the_default_budget_is_below_one_number_per_value() -> None:
-    assert Policy().released_per_value < 1
+def test_nested_rows_have_a_budget_together(tmp_path: Path) -> None:
+    """Each set of rows stays far below its own budget; all of them pass the one that they share."""
+    policy = Policy(released_per_value=12.0, released_together=1.0)
+    sites = Guarded(tmp_path, STUDY, site_cohorts(STUDY, rare=0.5), policy)
+    assembly = sites.begin()
+    views = [VIEW.then(STEP), *(VIEW.training_fold(fold).then(STEP) for fold in range(STUDY.folds))]
+    rng = np.random.default_rng(0)
+
+    def ask(number: int) -> None:
+        sites.totals(number, [CoxDerivatives(views[number], rng.normal(0, 0.1, (25, 3)), ())], assembly)
+
+    for number in range(2):
+        ask(number)
+    with pytest.raises(Refusal) as refused:
+        ask(2)
+    assert refused.value.rule == "released-budget"
+    assert "train and its folds" in refused.value.sentence

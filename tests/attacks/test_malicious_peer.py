@@ -18,6 +18,7 @@ from ctfed.federation.session import Session
 from ctfed.federation.wire import Answer, Question, encode_session
 from ctfed.statistics.cox import fit_cox
 from ctfed.statistics.describe import Counts
+from ctfed.study import census_of
 from server.assembly import Agreement
 from server.conductor import Conductor
 from server.journal import Journal
@@ -47,7 +48,7 @@ class Meddler:
 
 
 def conducted(sites: Guarded, folder: Path, meddle: Meddle) -> object:
-    agreement = Agreement(STUDY.sha256, sites.roster.digest, STUDY.folds)
+    agreement = Agreement(STUDY.sha256, sites.roster.digest, census_of(STUDY))
     conductor = Conductor(
         Meddler(sites, meddle), Journal(folder / "journal.jsonl", {}), agreement=agreement, tell=lambda _: None
     )

@@ -1,8 +1,4 @@
-"""A server that chooses what it asks: each weapon works on sites without a gate, and then meets the real one.
-
-What the gate does not stop yet is marked as an expected failure with its reason; the mark is strict, so a gate that
-learns to stop it makes the test fail until the mark is gone.
-"""
+"""A server that chooses what it asks: each weapon works on sites without a gate, and then meets the real one."""
 
 from __future__ import annotations
 
@@ -12,7 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from attack_support import COLUMNS, Guarded, site_cohorts, study_of, told, training_view, with_column
+from attack_support import (
+    COLUMNS,
+    Guarded,
+    no_rule_on_domination,
+    site_cohorts,
+    study_of,
+    told,
+    training_view,
+    with_column,
+)
 
 from ctfed.federation import Cohort, Feature, FloatArray, Query, Refusal, View
 from ctfed.statistics.cox.likelihood import strata_of, value_and_gradient
@@ -73,9 +78,6 @@ def test_weighted_sums_of_a_lonely_bin_are_its_patient_s_row() -> None:
     assert len(Truth(COHORTS).determined(found)) >= 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the gate counts leavers of a bin on average and lets S1 be asked in a stratified study"
-)
 def test_a_gate_lets_nobody_ask_the_weighted_sums_of_a_lonely_bin(tmp_path: Path) -> None:
     transcript = answered(tmp_path, STUDY, COHORTS, asked_of_a_lonely_bin())
     found = () if transcript is None else subtract(statements(transcript), 1).candidates
@@ -98,15 +100,18 @@ def asked_of_a_carrier() -> list[Query]:
 
 def test_a_large_coefficient_turns_a_weighted_mean_into_the_carrier_s_row() -> None:
     cohorts = one_carrier()
-    found = dominated(statements(told(asked_of_a_carrier(), cohorts)), 1)
+    with no_rule_on_domination():
+        found = dominated(statements(told(asked_of_a_carrier(), cohorts)), 1)
     assert found.fewest < 1 + 1e-6
     (row,) = Truth(cohorts).determined(found.candidates)
     assert np.concatenate([cohort.columns["carrier"] for cohort in cohorts])[row] == 1
 
 
-@pytest.mark.xfail(strict=True, reason="sites judge domination for stratified derivatives, not for sums over time bins")
 def test_a_site_declines_a_coefficient_at_which_one_carrier_is_the_mean(tmp_path: Path) -> None:
     cohorts = one_carrier()
+    total = told(asked_of_a_carrier(), cohorts).exchanges[0].total
+    assert total["declined"].tolist() == [1, 0]
+    assert not total["leaving_x"][0].any() or total["declined"][0] < len(cohorts)
     transcript = answered(tmp_path, STUDY, cohorts, asked_of_a_carrier())
     found = () if transcript is None else dominated(statements(transcript), 1).candidates
     assert len(Truth(cohorts).determined(found)) == 0
@@ -171,15 +176,14 @@ POOLED = study_of(risk_sets="pooled", min_cell=5)
 
 
 def asked_with_weights(cohorts: Sequence[Cohort]) -> tuple[list[Query], float]:
-    """Two gradients whose made-up hazards differ in one bin and spare its deaths; and how many are censored there."""
+    """Two gradients whose made-up hazards begin in neighbouring bins and spare the deaths of the first; and the bin."""
     grid = lonely_censored(cohorts)
-    none = np.zeros((grid.bins, 1))
-    chosen = none.copy()
-    chosen[1] = 1.0
+    later, chosen = np.array([[0.0], [0.0], [1.0]]), np.array([[0.0], [1.0], [1.0]])
+    spared = np.array([[0.0], [1.0], [0.0]])
     zero = np.zeros((1, 3))
     queries: list[Query] = [
-        PooledGradient(VIEW, zero, grid, none, none),
-        PooledGradient(VIEW, zero, grid, chosen, chosen),
+        PooledGradient(VIEW, zero, grid, later, np.zeros((grid.bins, 1))),
+        PooledGradient(VIEW, zero, grid, chosen, spared),
         TimeCounts(VIEW, TimeGrid.regular(1, 36)),
     ]
     return queries, float(grid.edges[0])
@@ -209,7 +213,6 @@ def test_hazards_that_the_server_makes_up_are_weights() -> None:
     assert len(Truth(COHORTS).determined(found)) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="the gate takes the server's word for the hazards of a pooled gradient")
 def test_a_gate_does_not_take_hazards_on_faith(tmp_path: Path) -> None:
     cohorts = site_cohorts(POOLED)
     queries, first = asked_with_weights(cohorts)

@@ -13,13 +13,14 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ctfed.federation import Cohort, Feature, Query, Refusal, Total, View
 from ctfed.federation.arrays import IntArray
+from ctfed.federation.census import Census, CensusPlan
 from ctfed.federation.fixedpoint import add_limbs
 from ctfed.federation.guard import Approval, Guard
 from ctfed.federation.ledger import Ledger
 from ctfed.federation.masking import Masks
 from ctfed.federation.responder import Responder
 from ctfed.federation.roster import Roster
-from ctfed.federation.session import Assembly, Census, Opening, Session
+from ctfed.federation.session import Assembly, Opening, Session
 from ctfed.federation.wire import Invitation, Question, encode_question, encode_session, read_census, read_totals
 from ctfed.statistics.describe import Counts, Moments
 
@@ -122,7 +123,7 @@ class Federation:
     def new_guard(self, site: str, *, roster: Roster | None = None, study: str | None = None) -> Guard:
         """A guard as a new process makes it, from what is on the disk."""
         chosen = roster or self.roster
-        approval = Approval(study or self.study, chosen.digest, FOLDS)
+        approval = Approval(study or self.study, chosen.digest, CensusPlan(FOLDS))
         return Guard(
             self.keys[site],
             chosen,

@@ -13,12 +13,14 @@ import pytest
 
 import ctfed.statistics
 from ctfed.federation import Cohort, Feature, FloatArray, Layout, Query, Refusal, Summary, View, Within
+from ctfed.federation.census import Census, CensusPlan
 from ctfed.federation.codec import register
 from ctfed.federation.gate import Scope, StudyGate
 from ctfed.federation.policy import Policy
 from ctfed.federation.query import Exposure
 from ctfed.federation.rules import question
-from ctfed.federation.session import Census, Opening, Session
+from ctfed.federation.rules.budget import TOGETHER
+from ctfed.federation.session import Opening, Session
 from ctfed.federation.summary import Entry
 from ctfed.statistics.concordance import WithinSitePairs
 from ctfed.statistics.cox.pooled import PooledGradient, RiskSetSums
@@ -40,8 +42,13 @@ TRAIN = View(tuple(Feature(name, 3) for name in NAMES[:2]))
 SCORE = TRAIN.then(LinearPredictor(np.array([[0.5, -0.2]])))
 ZERO = np.zeros((1, 2))
 
-# Five folds of 20 patients with 10 events; 40 test patients with 20 events.
-CENSUS = Census(np.tile([20.0, 10.0], (5, 1)), np.array([40.0, 20.0]))
+# Five folds of 20 patients with 10 events; 40 test patients with 20 events. All leave in the first two bins; 2 in a
+# fold and 3 of the test split have x2, 4 and 3 lack x3.
+PLAN = CensusPlan(5, tuple(np.arange(1.0, 31.0).tolist()), ("x2",), ("x3",))
+LATER = [0.0] * (2 * PLAN.bins - 4)
+FOLD = [20.0, 10.0, *(6.0, 4.0, 4.0, 6.0), *LATER, *(2.0, 18.0), 4.0]
+TEST = [40.0, 20.0, *(18.0, 2.0, 2.0, 18.0), *LATER, *(3.0, 37.0), 3.0]
+CENSUS = Census(PLAN, np.array([FOLD] * 5 + [TEST]))
 
 
 @register("test-undeclared")
@@ -109,8 +116,16 @@ def table(times: int, scores: int, view: View = SCORE) -> EvaluationTable:
     return EvaluationTable(view, grid(times), np.arange(scores - 1.0)[None, :])
 
 
-def gradient(points: int) -> PooledGradient:
-    return PooledGradient(TRAIN, np.zeros((points, 2)), grid(3), np.zeros((3, points)), np.zeros((3, points)))
+def gradient(place: float = 0.0, seen: float = 0.0) -> PooledGradient:
+    return PooledGradient(TRAIN, np.full((1, 2), place), grid(3), np.full((3, 1), seen), np.zeros((3, 1)))
+
+
+def risks(view: View = TRAIN, points: int = 1, bins: int = 3, *, tied: bool = False) -> RiskSetSums:
+    return RiskSetSums(view, np.arange(float(points))[:, None] + np.zeros((points, view.width)), grid(bins), tied=tied)
+
+
+ASKED = {f"point|{name}": 1 for name in gradient().exposure.weighed}
+WEIGHED = ASKED | {f"weighed|{name}": 2 for name in gradient().exposure.weighed}
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,9 +145,12 @@ def columns(count: int, exponent: int = 3) -> View:
     return View(tuple(Feature(name, exponent) for name in NAMES[:count]))
 
 
+WITH = View((Feature("x1", 3), Feature("x2", 3)))
+LACKING = View((Feature("x3", 3),)).then(Impute(("x3",), np.zeros(1), ("x3",)))
+
 CASES = {
     "no exposure": Case("undeclared-query", Undeclared(TRAIN), Declared(TRAIN)),
-    "another kind": Case("outside-study", gradient(1), RiskSetSums(TRAIN, ZERO, grid(3))),
+    "another kind": Case("outside-study", gradient(), risks()),
     "another transform": Case(
         "outside-study", Counts(SCORE), Counts(TRAIN), scope=replace(SCOPE, kinds=frozenset({"counts"}))
     ),
@@ -170,7 +188,7 @@ CASES = {
     "fine for the study alone": Case("too-many-cells", table(30, 10), table(5, 5), scope=FINE_STUDY),
     "fine, but no table of the evaluation": Case(
         "too-many-cells",
-        RiskSetSums(TRAIN, ZERO, grid(22)),
+        risks(bins=22),
         table(30, 10),
         policy=FINE_SITE,
         scope=FINE_STUDY,
@@ -183,7 +201,7 @@ CASES = {
         LevelCounts(TRAIN, ("x0",), (np.arange(21.0),)),
         LevelCounts(TRAIN, ("x0", "x1"), (np.arange(20.0), np.arange(20.0))),
     ),
-    "risk sets": Case("too-many-cells", RiskSetSums(TRAIN, ZERO, grid(22)), RiskSetSums(TRAIN, ZERO, grid(21))),
+    "risk sets": Case("too-many-cells", risks(bins=22), risks(bins=21)),
     "an edge between": Case(
         "off-grid", TimeCounts(TRAIN, TimeGrid(np.array([1.0, 2.1]))), TimeCounts(TRAIN, grid(3, 0.25))
     ),
@@ -199,7 +217,7 @@ CASES = {
     "bins of earlier rounds": Case(
         "too-many-bins",
         TimeCounts(TRAIN, grid(4)),
-        RiskSetSums(TRAIN, ZERO, grid(3)),
+        risks(),
         spent={"edges|train": 97},
     ),
     "thresholds": Case("too-many-cuts", cuts(34), cuts(33)),
@@ -242,11 +260,36 @@ CASES = {
         scope=FINE_STUDY,
     ),
     "another table": Case("too-many-tables", table(5, 2), table(5, 2, SCORE.test()), spent={"tables|train": 6}),
-    "a third vector": Case(
-        "too-many-points", RiskSetSums(TRAIN, np.eye(3, 2), grid(3)), CoxDerivatives(TRAIN, np.eye(3, 2))
+    "a third vector": Case("too-many-points", risks(points=3), CoxDerivatives(TRAIN, np.eye(3, 2))),
+    "vectors of pooled risk sets": Case(
+        "too-many-points", risks(columns(12), 41), risks(columns(12), 40), scope=replace(POOLED, min_cell=10)
     ),
-    "vectors of pooled risk sets": Case("too-many-points", gradient(41), gradient(40), scope=POOLED),
-    "vectors of earlier rounds": Case("too-many-points", gradient(2), gradient(1), scope=POOLED, spent={"points": 39}),
+    "vectors of earlier rounds": Case(
+        "too-many-points", risks(columns(12), 2), risks(columns(12)), scope=POOLED, spent={"points": 39}
+    ),
+    "as many numbers of a bin as values": Case("numbers-per-bin", risks(points=10), risks(points=9), scope=POOLED),
+    "means of a bin": Case(
+        "numbers-per-bin",
+        RiskSetSums(TRAIN, np.arange(8.0).reshape(4, 2), grid(3), (0, 1, 2)),
+        risks(points=4),
+        scope=POOLED,
+    ),
+    "weighted columns by time": Case(
+        "needs-pooled",
+        RiskSetSums(TRAIN, ZERO, grid(3), (0,), tied=False),
+        RiskSetSums(TRAIN, ZERO, grid(3), tied=False),
+    ),
+    "the risk of those who die": Case("needs-pooled", risks(tied=True), risks()),
+    "two censored patients of a bin": Case("small-bin", risks(TRAIN.test(), tied=True), risks(tied=True), scope=POOLED),
+    "a bin that nobody counted": Case("small-bin", RiskSetSums(TRAIN, ZERO, grid(3, 0.25), tied=False), risks()),
+    "three who have a feature": Case("rare-level", CoxDerivatives(WITH.test(), ZERO), CoxDerivatives(WITH, ZERO)),
+    "three who lack a value": Case("rare-level", CoxDerivatives(LACKING.test(), ZERO), CoxDerivatives(LACKING, ZERO)),
+    "hazards at a vector of no risk sets": Case(
+        "hazards-on-faith", gradient(1.0), gradient(), scope=POOLED, spent=ASKED
+    ),
+    "a third hazard at a vector": Case(
+        "hazards-on-faith", gradient(seen=0.25), CoxDerivatives(TRAIN, ZERO), scope=POOLED, spent=WEIGHED
+    ),
     "numbers": Case(  # 12 per value of 100 patients x 40 columns; 3 + 4 numbers per vector
         "released-budget",
         CoxDerivatives(TRAIN, np.zeros((2, 2))),
@@ -298,13 +341,14 @@ def test_a_study_may_want_larger_cells_than_the_site_and_not_smaller_ones() -> N
 
 
 def test_what_was_told_before_is_not_counted_again() -> None:
-    spent = Counter(check(cuts(33), table(5, 2), RiskSetSums(TRAIN, np.eye(2), grid(3)), spent={}))
+    spent = Counter(check(cuts(33), table(5, 2), risks(points=2), spent={}))
     assert (spent["cuts|train|scores"], spent["tables|train"], spent["points"]) == (33, 2, 2)
-    again = check(cuts(33), table(5, 2), RiskSetSums(TRAIN, np.eye(2), grid(3)), spent=spent)
+    again = check(cuts(33), table(5, 2), risks(points=2), spent=spent)
     assert spent["edges|train"] == 4
     assert {name: count for name, count in again.items() if count} == {
         "rounds": 1,
         "numbers|train": again["numbers|train"],
+        f"numbers|{TOGETHER}": again["numbers|train"],
     }
     with pytest.raises(Refusal, match="too-many-cuts"):
         check(cuts(1, start=0.5 + 1 / 128), spent=spent)
@@ -348,6 +392,7 @@ def queries_of(kind: type[Query]) -> Iterator[type[Query]]:
 
 def test_every_rule_has_a_case() -> None:
     of_budget = {"too-many-bins", "too-many-cuts", "too-many-tables", "too-many-points", "released-budget"}
+    of_budget |= {"numbers-per-bin", "hazards-on-faith"}
     assert {case.rule for case in CASES.values()} == {"undeclared-query", "outside-study", *question.RULES, *of_budget}
 
 
@@ -368,7 +413,7 @@ def test_whatever_the_example_study_may_ask_is_declared() -> None:
         (Counts(TRAIN), Exposure()),
         (Moments(TRAIN, np.zeros(2)), Exposure()),
         (WithinSitePairs(SCORE), Exposure()),
-        (RiskSetSums(TRAIN, np.eye(2), grid(4)), Exposure(2, 3, {}, np.arange(1.0, 4), 2)),
+        (RiskSetSums(TRAIN, np.eye(2), grid(4)), Exposure(2, 3, {}, np.arange(1.0, 4), ("", ""), apart=True)),
         (TimeCounts(TRAIN, grid(4)), Exposure(times=np.arange(1.0, 4))),
         (table(4, 3), Exposure(cells=9, cuts={"risk-0": np.array([0.0, 1.0])}, times=np.arange(1.0, 4))),
         (
@@ -386,7 +431,8 @@ def test_whatever_the_example_study_may_ask_is_declared() -> None:
 def test_a_query_declares_what_its_total_tells(query: Query, exposure: Exposure) -> None:
     found = query.exposure
     assert found is not None
-    assert (found.parameters, found.cells, found.points) == (exposure.parameters, exposure.cells, exposure.points)
+    assert (found.parameters, found.cells, found.apart) == (exposure.parameters, exposure.cells, exposure.apart)
+    assert len(found.points) == len(exposure.points)
     assert {name: list(cut) for name, cut in found.cuts.items()} == {n: list(c) for n, c in exposure.cuts.items()}
     assert _listed(found.times) == _listed(exposure.times)
 

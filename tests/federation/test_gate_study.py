@@ -16,10 +16,11 @@ from ctfed.federation.algorithm import Algorithm
 from ctfed.federation.guard import Guard
 from ctfed.federation.policy import Policy
 from ctfed.federation.responder import Responder
+from ctfed.federation.rules.budget import TOGETHER
 from ctfed.federation.wire import Answer, Question
 from ctfed.site import load_site
 from ctfed.statistics.describe import Counts
-from ctfed.study import Study, load_study
+from ctfed.study import Study, census_of, load_study
 from server.assembly import Agreement, left_out
 from server.commands import DEMO, EXAMPLES
 from server.conductor import Conductor
@@ -50,7 +51,7 @@ def conducted(study: Study, cohorts: Mapping[str, Cohort], folder: Path, policy:
     """Everything opened from its folder, as after a restart of server and sites."""
     roster, guards = simulated_guards(cohorts, study, folder / "sites", policy)
     sites = Sites(cohorts, guards)
-    agreement = Agreement(study.sha256, roster.digest, study.folds)
+    agreement = Agreement(study.sha256, roster.digest, census_of(study))
     journal = Journal(folder / "journal.jsonl", {"study": study.sha256})
     return Conductor(sites, journal, agreement=agreement, tell=lambda _: None), sites
 
@@ -141,6 +142,8 @@ def test_a_study_of_the_paper_s_sizes_takes_at_most_half_of_every_budget(feature
     assert 2 * told["rounds"] <= policy.max_rounds
     rows = {"train": TRAINING, "test": TESTED}
     rows |= {f"train outside fold {k}": 483 for k in range(5)} | {f"train in fold {k}": 120 for k in range(5)}
+    together = told.pop(f"numbers|{TOGETHER}")
+    assert 2 * together <= policy.released_together * TRAINING * features
     assert {name.split("|")[1] for name in told if name.startswith("numbers|")} == set(rows)
     for name, count in told.items():
         kind, *where = name.split("|")

@@ -30,6 +30,7 @@ from masked_support import (
 from ctfed.federation import CtfedError, Feature, Query, View, run_pooled
 from ctfed.federation.algorithm import Algorithm, Bundle
 from ctfed.federation.arrays import IntArray
+from ctfed.federation.census import CensusPlan
 from ctfed.federation.fixedpoint import add_limbs
 from ctfed.federation.guard import Approval, Guard
 from ctfed.federation.ledger import (
@@ -336,7 +337,7 @@ def test_the_ledger_holds_no_statistic_no_patient_and_no_time(federation: Federa
         site: Guard(
             other.keys[site],
             other.roster,
-            Approval(STUDY, other.roster.digest, FOLDS),
+            Approval(STUDY, other.roster.digest, CensusPlan(FOLDS)),
             other.gate,
             Ledger(other.ledger_folder(site)),
             b"another secret",

@@ -20,6 +20,7 @@ from masked_support import (
 )
 
 from ctfed.federation import Cohort, CtfedError
+from ctfed.federation.census import CensusPlan
 from ctfed.federation.guard import Approval, Guard
 from ctfed.federation.ledger import (
     ANSWERED,
@@ -156,7 +157,7 @@ def test_a_run_ends_when_another_roster_is_approved_instead(federation: Federati
 
 
 def test_a_guard_wants_the_roster_that_was_approved(federation: Federation) -> None:
-    approval = Approval(STUDY, "6" * 64, FOLDS)
+    approval = Approval(STUDY, "6" * 64, CensusPlan(FOLDS))
     with pytest.raises(CtfedError, match="has approved the roster 666666666666"):
         Guard(federation.keys[SITE], federation.roster, approval, federation.gate, Ledger(), b"secret")
 

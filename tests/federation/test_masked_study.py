@@ -11,6 +11,7 @@ import pytest
 from masked_support import FOLDS, VIEW, Federation
 
 from ctfed.federation import MalformedMessage, run_pooled
+from ctfed.federation.census import CensusPlan
 from ctfed.federation.wire import Answer, Question
 from ctfed.statistics.cox import CoxFit, fit_cox
 from server.assembly import Agreement
@@ -56,7 +57,7 @@ class Wire:
 
 def test_a_damaged_answer_stops_the_study_and_is_not_journalled(tmp_path: Path) -> None:
     federation = Federation(tmp_path / "sites")
-    agreement = Agreement(federation.study, federation.roster.digest, FOLDS)
+    agreement = Agreement(federation.study, federation.roster.digest, CensusPlan(FOLDS))
 
     def conduct(damage_at: int | None) -> CoxFit:
         journal = Journal(tmp_path / "journal.jsonl", {"sites": list(federation.sites)})

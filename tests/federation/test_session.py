@@ -23,22 +23,20 @@ from masked_support import (
 )
 
 from ctfed.federation import Cohort, MalformedMessage, Refusal, View, pool
+from ctfed.federation.census import Census, CensusPlan, add_census, open_census, sealed_count
 from ctfed.federation.codec import Decoder, Encoder, digest
 from ctfed.federation.masking import Masks
 from ctfed.federation.session import (
     Assembly,
-    Census,
     LedgerMark,
     Opening,
     SealedCount,
     Session,
-    add_census,
-    open_census,
-    sealed_count,
 )
 
 SITES = ("site-00", "site-01", "site-02")
 SPLITS = ("train", "test")
+PLAN = CensusPlan(FOLDS)
 
 
 def session_of(openings: Sequence[Opening], run: str = "run-1") -> Session:
@@ -53,7 +51,7 @@ class Sealed:
         self.session = session_of([opening(c.site, splits=s) for c, s in zip(cohorts, told, strict=True)])
         self.masks = all_masks(len(cohorts), digest(self.session))
         self.counts = tuple(
-            sealed_count(cohort, one, FOLDS, masks, digest(self.session))
+            sealed_count(cohort, one, PLAN, masks, digest(self.session))
             for cohort, one, masks in zip(cohorts, self.session.openings, self.masks, strict=True)
         )
 
@@ -61,8 +59,8 @@ class Sealed:
     def assembly(self) -> Assembly:
         return Assembly(self.session, self.counts)
 
-    def open(self, assembly: Assembly, site: int = 0, folds: int = FOLDS) -> Census:
-        return open_census(assembly, self.masks[site], folds, self.counts[site])
+    def open(self, assembly: Assembly, site: int = 0, plan: CensusPlan = PLAN) -> Census:
+        return open_census(assembly, self.masks[site], plan, self.counts[site])
 
 
 @pytest.fixture
@@ -79,9 +77,9 @@ def test_every_site_opens_the_same_counts(sealed: Sealed) -> None:
         census = sealed.open(sealed.assembly, site)
         for fold in range(FOLDS):
             rows = (everyone.split == "train") & (everyone.fold == fold)
-            assert census.fold[fold].tolist() == [rows.sum(), everyone.event[rows].sum()]
+            assert census.table[fold].tolist() == [rows.sum(), everyone.event[rows].sum()]
         rows = everyone.split == "test"
-        assert census.test.tolist() == [rows.sum(), everyone.event[rows].sum()]
+        assert census.table[-1].tolist() == [rows.sum(), everyone.event[rows].sum()]
 
 
 def all_views() -> list[View]:
@@ -121,7 +119,7 @@ def test_a_site_below_its_minimum_counts_nothing_and_adds_nothing(tmp_path: Path
     for split in (*SPLITS, "all"):
         view = replace(VIEW, split=split)
         assert assembly.session.contributors(view) == SITES
-        found = add_census([count.numbers for count in assembly.counts], FOLDS).of(view)
+        found = add_census([count.numbers for count in assembly.counts], PLAN).of(view)
         assert found == larger.open(larger.assembly).of(view)
 
 
@@ -190,7 +188,7 @@ def test_a_count_from_another_session_is_refused(sealed: Sealed) -> None:
     openings = (replace(sealed.session.openings[0], nonce="9" * 64), *sealed.session.openings[1:])
     other = Session("run-1", STUDY, "7" * 64, openings)
     masks = all_masks(3, digest(other))
-    replayed = sealed_count(cohorts[1], other.openings[1], FOLDS, masks[1], digest(other))
+    replayed = sealed_count(cohorts[1], other.openings[1], PLAN, masks[1], digest(other))
     with pytest.raises(Refusal) as refused:
         sealed.open(Assembly(sealed.session, (sealed.counts[0], replayed, sealed.counts[2])))
     assert refused.value.rule == "census-seal"
@@ -200,16 +198,16 @@ def test_sites_of_different_sessions_do_not_add_up(sealed: Sealed) -> None:
     """What the server sees, who has no seals to check."""
     other = all_masks(3, SESSION)
     counts = [count.numbers for count in sealed.counts[:2]]
-    stranger = sealed_count(site_cohorts()[2], sealed.session.openings[2], FOLDS, other[2], digest(sealed.session))
+    stranger = sealed_count(site_cohorts()[2], sealed.session.openings[2], PLAN, other[2], digest(sealed.session))
     with pytest.raises(Refusal) as refused:
-        add_census([*counts, stranger.numbers], FOLDS)
+        add_census([*counts, stranger.numbers], PLAN)
     assert refused.value.rule == "census-sum"
 
 
 @pytest.mark.parametrize("folds", [1, FOLDS - 1, FOLDS + 1, 10])
 def test_a_census_of_another_number_of_folds_is_malformed(sealed: Sealed, folds: int) -> None:
-    with pytest.raises(MalformedMessage, match=f"a census of {folds} folds has {4 * (folds + 1)} limbs"):
-        sealed.open(sealed.assembly, 0, folds)
+    with pytest.raises(MalformedMessage, match=f"the census of this study has {4 * (folds + 1)} limbs"):
+        sealed.open(sealed.assembly, 0, CensusPlan(folds))
 
 
 def test_a_site_that_has_another_key_than_the_roster_says_is_found() -> None:
@@ -230,11 +228,11 @@ def test_a_site_that_has_another_key_than_the_roster_says_is_found() -> None:
         for site in SITES
     ]
     counts = tuple(
-        sealed_count(cohort, one, FOLDS, mask, digest(session))
+        sealed_count(cohort, one, PLAN, mask, digest(session))
         for cohort, one, mask in zip(cohorts, session.openings, masks, strict=True)
     )
     with pytest.raises(Refusal) as refused:
-        open_census(Assembly(session, counts), masks[0], FOLDS, counts[0])
+        open_census(Assembly(session, counts), masks[0], PLAN, counts[0])
     assert refused.value.rule == "census-seal"
 
 

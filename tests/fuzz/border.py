@@ -26,7 +26,7 @@ from ctfed.federation.wire import Answer, Invitation, Question, encode_invitatio
 from ctfed.statistics.cox.stratified import CoxDerivatives
 from ctfed.statistics.describe import Counts, Moments
 from ctfed.statistics.standardise import Standardise
-from ctfed.study import Study, scope_of
+from ctfed.study import Study, census_of, scope_of
 from server.assembly import Agreement, assemble
 
 SITES = ("bern", "lyon", "oslo")
@@ -125,7 +125,7 @@ class Lenient(StudyGate):
 
 def new_guard(site: str, *, lenient: bool = False) -> Guard:
     """A guard with an empty ledger in memory."""
-    approval = Approval(study().sha256, roster().digest, study().folds)
+    approval = Approval(study().sha256, roster().digest, census_of(study()))
     gate = (Lenient if lenient else StudyGate)(Policy(), scope_of(study()))
     return Guard(keys()[site], roster(), approval, gate, Ledger(None), sha256(site.encode()).digest())
 
@@ -149,7 +149,7 @@ class Federation:
     def begun(cls) -> Federation:
         """Open a run with all sites."""
         responders = {site: Responder(cohorts()[site], new_guard(site)) for site in SITES}
-        agreement = Agreement(study().sha256, roster().digest, study().folds)
+        agreement = Agreement(study().sha256, roster().digest, census_of(study()))
         transport = cls(responders, None)  # type: ignore[arg-type]
         return cls(responders, assemble(transport, RUN, agreement, lambda line: None))
 

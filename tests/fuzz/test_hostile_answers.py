@@ -31,6 +31,7 @@ from ctfed.federation.wire import (
     read_census,
     read_opening,
 )
+from ctfed.study import census_of
 from server.assembly import CENSUS_ROUND, OPENING_ROUND, Agreement
 from server.conductor import Conductor
 from server.journal import Journal
@@ -70,7 +71,7 @@ class Sites:
 
 def conduct(sites: Sites, folder: Path, *, masked: bool = True) -> tuple[Total, ...]:
     journal = Journal(folder / "journal.jsonl", {})
-    agreement = Agreement(border.study().sha256, border.roster().digest, border.study().folds) if masked else None
+    agreement = Agreement(border.study().sha256, border.roster().digest, census_of(border.study())) if masked else None
     return Conductor(sites, journal, agreement=agreement, tell=lambda line: None).run(asking())
 
 
@@ -258,7 +259,7 @@ BEFORE: dict[str, tuple[int, Lie, str]] = {
     "a census of another's": (CENSUS_ROUND, census(site="oslo"), "answered in the name of 'oslo'"),
     "no seals": (CENSUS_ROUND, census(seals=()), "its census has 0 seals"),
     "a seal too many": (CENSUS_ROUND, census(seals=("0" * 64,) * 3), "its census has 3 seals"),
-    "another number of folds": (CENSUS_ROUND, census(limbs="0" * 16), "its census has 1 limbs, expected 16"),
+    "another number of folds": (CENSUS_ROUND, census(limbs="0" * 16), "its census has 1 limbs, expected 152"),
 }
 
 
@@ -274,7 +275,7 @@ def test_a_wrong_beginning_stops_the_study_in_a_sentence_that_names_the_site(nam
 def test_a_census_that_does_not_add_up_stops_the_study(tmp_path: Path) -> None:
     """It is masked, so nobody can say whose it is."""
     with pytest.raises(CtfedError, match="do not add up to counts"):
-        conduct(Sites(census(limbs="f0" * 128), CENSUS_ROUND), tmp_path)
+        conduct(Sites(census(limbs="f0" * 8 * 152), CENSUS_ROUND), tmp_path)
 
 
 def test_a_mark_of_a_ledger_that_never_was_is_left_to_the_sites(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def item(kind: str, size: int, *, times: int = 1, contributed: bool = True, rows
         "sites": 3,
         "patients": 30,
         "events": 12,
+        "smallest": 2 if kind == "moments" else None,
         "times": times,
     }
 
@@ -122,6 +123,7 @@ def test_the_page_counts_what_left(check: Check, tmp_path: Path) -> None:
     assert "What left north" in text
     assert "In 2 runs this site has answered 3 rounds with 158 numbers" in text
     assert "the smallest total was over 30" in text
+    assert "The smallest count of a table by time was 2, over all sites" in text
     assert "In 1 round this site sent zeros alone" in text
     assert "Rounds answered 3" in text
     assert "Refusals 2" in text

@@ -1,13 +1,15 @@
 """What a run may tell in all: counted in the ledger, so that neither rounds nor restarts make anybody forget.
 
-Names in the ledger: 'rounds', 'numbers|ROWS', 'edges|ROWS', 'tables|ROWS', 'cuts|ROWS|COLUMN' and 'points' are what was
-spent; 'edge|...', 'table|...', 'cut|...' and 'point|...' mark what was told already, so that it is not counted twice.
+Names in the ledger: 'rounds', 'numbers|ROWS', 'edges|ROWS', 'tables|ROWS', 'cuts|ROWS|COLUMN', 'points' and 'means' are
+what was spent; 'edge|...', 'table|...', 'cut|...', 'point|...' and 'mean|...' mark what was told already, so that it is
+not counted twice; 'weighed|POINT' counts the hazards that were tried on a coefficient vector.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from hashlib import sha256
 from typing import Protocol, runtime_checkable
 
@@ -19,7 +21,9 @@ from ctfed.federation.rules.question import Asking
 from ctfed.federation.rules.scope import Scope
 from ctfed.federation.summary import layout_size
 
+MOST_HAZARDS = 2  # on one coefficient vector: a fit needs one, or two when it asks for the Hessian later
 BASELINE_POINTS = 2  # of a stratified study: the fitted model and zero, for the baseline hazard
+TOGETHER = "train and its folds"
 SCORES = "scores"  # one budget for all scores: whoever names coefficients can make the same score under many names
 
 
@@ -65,12 +69,14 @@ class Budget:
         """Count what a query tells.
 
         Raises:
-            Refusal: 'too-many-bins', 'too-many-cuts', 'too-many-tables', 'too-many-points' or 'released-budget'.
+            Refusal: 'too-many-bins', 'too-many-cuts', 'too-many-tables', 'too-many-points', 'numbers-per-bin',
+                'hazards-on-faith' or 'released-budget'.
         """
         self._spend_edges(asked)
         self._spend_cuts(asked)
         self._spend_table(asked)
         self._spend_points(asked)
+        self._spend_hazards(asked)
         self._spend_numbers(asked)
 
     def _spend_edges(self, asked: Asking) -> None:
@@ -119,26 +125,59 @@ class Budget:
             )
 
     def _spend_points(self, asked: Asking) -> None:
-        if asked.exposure.points == 0 or not self._is_new(f"point|{digest(asked.query)[:12]}"):
+        exposure = asked.exposure
+        points = self._add("points", sum(self._is_new(f"point|{name}") for name in exposure.points))
+        means = self._add("means", sum(self._is_new(f"mean|{name}") for name in exposure.means))
+        if not exposure.points:
             return
         pooled = self._scope.risk_sets == "pooled"
         most = self._policy.max_points if pooled else BASELINE_POINTS
-        if self._add("points", asked.exposure.points) > most:
+        if points > most:
             what = "a study with pooled risk sets" if pooled else "the baseline hazard of a study with stratified ones"
             raise Refusal(
                 "too-many-points",
                 f"{asked}: risk sets over time are told at more than {most} coefficient vectors, this site's most for "
                 f"{what}; use updates: newton, or risk_sets: stratified",
             )
+        width = asked.query.view.width
+        told, held = points + width * means, width * asked.min_cell
+        if told >= max(held, BASELINE_POINTS + 1):
+            raise Refusal(
+                "numbers-per-bin",
+                f"{asked}: {told} numbers of every time bin, which holds {held} values when it holds {asked.min_cell} "
+                "patients; raise evaluation.min_cell, or use updates: gradient or risk_sets: stratified",
+            )
+
+    def _spend_hazards(self, asked: Asking) -> None:
+        for name in asked.exposure.weighed:
+            if self._add(f"point|{name}", 0) == 0:
+                raise Refusal(
+                    "hazards-on-faith", f"{asked}: hazards at a coefficient vector of which no risk sets were asked"
+                )
+            mark = f"weighed|{name}|{digest(asked.query)[:12]}"
+            if self._is_new(mark) and self._add(f"weighed|{name}") > MOST_HAZARDS:
+                raise Refusal(
+                    "hazards-on-faith",
+                    f"{asked}: more than {MOST_HAZARDS} hazards on the same coefficient vector; differences between "
+                    "them are sums over single time bins",
+                )
 
     def _spend_numbers(self, asked: Asking) -> None:
-        values = asked.patients * len(self._scope.columns)
-        numbers = self._add(f"numbers|{asked.rows}", layout_size(asked.query.layout))
-        if numbers > self._policy.released_per_value * values:
+        size = layout_size(asked.query.layout)
+        self._spend_pot(asked, f"numbers|{asked.rows}", size, asked.patients, self._policy.released_per_value)
+        if asked.query.view.split == "train":  # the rows of folds are training rows, too
+            patients = asked.census.of(replace(asked.query.view, fold=None, held_out=False))[0]
+            self._spend_pot(asked, f"numbers|{TOGETHER}", size, patients, self._policy.released_together)
+
+    def _spend_pot(self, asked: Asking, pot: str, size: int, patients: int, share: float) -> None:
+        values = patients * len(self._scope.columns)
+        numbers = self._add(pot, size)
+        if numbers > share * values:
+            where = f"; {TOGETHER}" if pot.endswith(TOGETHER) else ""
             raise Refusal(
                 "released-budget",
-                f"{asked}: {numbers} numbers in all about {values} values (patients x columns), this site allows "
-                f"{self._policy.released_per_value:g} per value; use fewer penalties or features",
+                f"{asked}{where}: {numbers} numbers in all about {values} values (patients x columns), this site "
+                f"allows {share:g} per value; use fewer penalties or features",
             )
 
 

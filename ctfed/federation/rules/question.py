@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ctfed.federation.census import Census
 from ctfed.federation.errors import Refusal
 from ctfed.federation.policy import Policy
 from ctfed.federation.query import Exposure, Query
 from ctfed.federation.rules.scope import Scope, rows_of
-from ctfed.federation.session import Census, Session
+from ctfed.federation.session import Session
 
 FINE_TABLES = "fine_evaluation_tables"
 
@@ -23,6 +24,7 @@ class Asking:
         rows: its rows in words.
         sites: how many contribute.
         patients, events: of the federation in these rows.
+        census: everything that is known of the federation's rows.
         policy, scope: the site's limits and the study's.
     """
 
@@ -32,6 +34,7 @@ class Asking:
     sites: int
     patients: int
     events: int
+    census: Census
     policy: Policy
     scope: Scope
 
@@ -50,7 +53,7 @@ class Asking:
             raise Refusal("outside-study", f"{query.kind} asks for {found}, which the approved study does not name")
         sites = len(session.contributors(query.view))
         patients, events = census.of(query.view)
-        return cls(query, exposure, rows_of(query.view), sites, patients, events, policy, scope)
+        return cls(query, exposure, rows_of(query.view), sites, patients, events, census, policy, scope)
 
     @property
     def min_cell(self) -> int:
@@ -118,6 +121,49 @@ def _off_grid(asked: Asking) -> str | None:
     return f"{asked}: its time edges are no multiples of the study's {widths}; take them from the study's time grid"
 
 
+def _needs_pooled(asked: Asking) -> str | None:
+    exposure = asked.exposure
+    told = [bool(exposure.means), bool(exposure.weighed), bool(exposure.points) and exposure.apart]
+    if asked.scope.risk_sets == "pooled" or not any(told):
+        return None
+    return (
+        f"{asked}: weighted columns, or the risk of those who die, by time bin; a study with stratified risk sets "
+        "needs neither"
+    )
+
+
+def _small_bins(asked: Asking) -> str | None:
+    """Sums over the patients of a time bin: each bin holds nobody, or a minimum (of the dying and of the censored)."""
+    exposure = asked.exposure
+    if exposure.times is None or not (exposure.points or exposure.weighed):
+        return None
+    leavers = asked.census.leavers(asked.query.view, exposure.times)
+    if leavers is None:
+        return f"{asked}: its time edges are not all among those at which the sites have counted their patients"
+    held = leavers if exposure.apart else leavers.sum(axis=1)
+    small = held[(held > 0) & (held < asked.min_cell)]
+    if small.size == 0:
+        return None
+    return (
+        f"{asked}: {small.size} time bins hold fewer than {asked.min_cell} patients, one of them {small.min():.0f}; "
+        "merge neighbouring bins"
+    )
+
+
+def _rare_level(asked: Asking) -> str | None:
+    """Sums of products of columns: those of a feature that one patient has are that patient's row."""
+    if asked.exposure.parameters == 0:
+        return None
+    for feature in asked.query.view.features:
+        held = asked.census.carriers(asked.query.view, feature.name)
+        if held is not None and 0 < held < asked.min_cell:
+            return (
+                f"{asked}: {feature.name!r} tells {held} patients from all others, this site wants {asked.min_cell}; "
+                "leave the feature out, or merge its levels"
+            )
+    return None
+
+
 RULES: dict[str, Callable[[Asking], str | None]] = {
     "too-few-sites": _too_few_sites,
     "too-few-patients": _too_few_patients,
@@ -125,6 +171,9 @@ RULES: dict[str, Callable[[Asking], str | None]] = {
     "too-many-parameters": _too_many_parameters,
     "too-many-cells": _too_many_cells,
     "off-grid": _off_grid,
+    "needs-pooled": _needs_pooled,
+    "small-bin": _small_bins,
+    "rare-level": _rare_level,
 }
 
 

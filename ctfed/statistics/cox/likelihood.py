@@ -15,7 +15,7 @@ References: Cox 1972; Breslow 1974; Efron 1977; Therneau & Grambsch 2000, chapte
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,6 +146,15 @@ def weights(stratum: Stratum, coefficients: FloatArray) -> Weights:
         weight[stratum.died] -= spared[tie]
     weight *= risk
     return Weights(event_eta - np.log(denominator).sum(axis=0), risk, weight, inverse, inside)
+
+
+def answerable(strata: Sequence[Stratum], coefficients: FloatArray) -> BoolArray:
+    """(m,) where exp(x beta) spans no more than MAX_PREDICTOR_RANGE and nobody dominates the risk sets of a stratum."""
+    found = np.ones(coefficients.shape[0], dtype=bool)
+    for stratum in strata:
+        if stratum.died.size:
+            found &= weights(stratum, coefficients).inside
+    return found
 
 
 def _dominated(stratum: Stratum, risk: FloatArray, at_risk: FloatArray, spread: FloatArray) -> BoolArray:

@@ -8,6 +8,7 @@ bins are merged beforehand until each holds a minimum of leavers (``merged_grid`
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 
@@ -18,12 +19,14 @@ from ctfed.federation.cohort import Cohort
 from ctfed.federation.query import Exposure, Query
 from ctfed.federation.summary import Entry, Layout, Summary, Total
 from ctfed.federation.view import Table, View, check_cells
+from ctfed.statistics.cox.likelihood import answerable
 from ctfed.statistics.cox.solver import Derivatives, Oracle
 from ctfed.statistics.cox.stratified import (
     check_ties,
     feature_exponents,
     pack_triangles,
     require_complete,
+    site_strata,
     triangle_exponents,
     triangle_size,
     unpack_triangles,
@@ -58,21 +61,26 @@ def _binned(view: View, cohort: Cohort, grid: TimeGrid) -> _Binned:
     return cohort.cached(f"bins:{digest(view)}:{digest(grid)}", build)
 
 
-def _risk(table: Table, coefficients: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """Linear predictor and risk (n, m), both zero where the site declines a coefficient vector; and where it does."""
+def _risk(query: RiskSetSums | PooledGradient, cohort: Cohort) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """Linear predictor and risk (n, m), both zero where the site declines a coefficient vector; and where it does.
+
+    It declines as for stratified risk sets: where predictors are too large, or one patient carries most of the risk.
+    """
+    table, coefficients = _binned(query.view, cohort, query.grid).table, query.coefficients
     check_cells(table.rows, coefficients.shape[0])
     eta = table.values @ coefficients.T
     declined = np.asarray(np.abs(eta).max(axis=0, initial=0.0) > LARGEST_PREDICTOR)
+    declined |= ~answerable(site_strata(query.view, cohort, "breslow"), coefficients)
     eta[:, declined] = 0.0
     risk = np.exp(eta)
     risk[:, declined] = 0.0
     return eta, risk, declined
 
 
-def _over_time(view: View, grid: TimeGrid, coefficients: FloatArray) -> Exposure:
-    """Sums per time bin; of the bins, the open last one may hold nobody (see ``merge_edges``) and does not count."""
-    edges = grid.edges
-    return Exposure(parameters=view.width, cells=edges.size, times=edges, points=coefficients.shape[0])
+def _names(view: View, grid: TimeGrid, coefficients: FloatArray) -> tuple[str, ...]:
+    """A name for every coefficient vector on this view and these bins."""
+    place = f"{digest(view)}|{digest(grid)}".encode()
+    return tuple(sha256(place + row.tobytes()).hexdigest()[:12] for row in np.ascontiguousarray(coefficients))
 
 
 @register("risk-set-sums")
@@ -125,13 +133,22 @@ class RiskSetSums(Query):
 
     @property
     def exposure(self) -> Exposure:
-        """Risk sets over time at m points."""
-        return _over_time(self.view, self.grid, self.coefficients)
+        """Sums per time bin at m points; of the bins, the open last one may hold nobody (see ``merge_edges``)."""
+        points = _names(self.view, self.grid, self.coefficients)
+        edges = self.grid.edges
+        return Exposure(
+            parameters=self.view.width,
+            cells=edges.size,
+            times=edges,
+            points=points,
+            means=tuple(points[index] for index in self.means),
+            apart=self.tied,
+        )
 
     def answer(self, cohort: Cohort) -> Summary:
         """This site's sums per bin."""
         rows = _binned(self.view, cohort, self.grid)
-        eta, risk, declined = _risk(rows.table, self.coefficients)
+        eta, risk, declined = _risk(self, cohort)
         event = rows.table.event[:, None]
         bins, shape = self.grid.bins, (len(self.means), self.grid.bins, self.view.width)
         leaving_x, dying_x = np.zeros(shape), np.zeros(shape)
@@ -179,6 +196,9 @@ class PooledGradient(Query):
         expected = (self.grid.bins, self.coefficients.shape[0])
         if self.seen.shape != expected or self.spared.shape != expected:
             raise ValueError(f"seen and spared must be {expected}")
+        rise = np.diff(self.seen, axis=0, prepend=0.0)
+        if (rise < 0).any() or (self.spared < 0).any() or (self.spared > rise).any():
+            raise ValueError("seen is a cumulative hazard: it never falls, and spared is at most its rise in the bin")
         if not all(0 <= index < self.coefficients.shape[0] for index in self.hessians):
             raise ValueError("a Hessian is asked at a point that is not among the coefficients")
 
@@ -193,14 +213,20 @@ class PooledGradient(Query):
 
     @property
     def exposure(self) -> Exposure:
-        """Risk sets over time at m points: whoever chooses ``seen`` can ask the sums of a single bin."""
-        return _over_time(self.view, self.grid, self.coefficients)
+        """Weighted sums at m points: who makes up ``seen`` and ``spared`` can ask the sums of a single bin."""
+        return Exposure(
+            parameters=self.view.width,
+            cells=self.grid.edges.size,
+            times=self.grid.edges,
+            weighed=_names(self.view, self.grid, self.coefficients),
+            apart=bool(self.spared.any()),
+        )
 
     def answer(self, cohort: Cohort) -> Summary:
         """This site's part of the gradient."""
         rows = _binned(self.view, cohort, self.grid)
         x, event = rows.table.values, rows.table.event[:, None]
-        _, risk, _ = _risk(rows.table, self.coefficients)
+        _, risk, _ = _risk(self, cohort)
         weight = risk * (self.seen[rows.bin] - event * self.spared[rows.bin])
         cross = np.zeros((len(self.hessians), x.shape[1], x.shape[1]))
         for position, index in enumerate(self.hessians):

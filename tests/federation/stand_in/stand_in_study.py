@@ -12,7 +12,7 @@ from ctfed.federation import Algorithm, Total, View
 from ctfed.federation.arrays import frozen
 from ctfed.federation.roster import Roster
 from ctfed.statistics.describe import Moments
-from ctfed.study import Study, load_study
+from ctfed.study import Study, census_of, load_study
 from server.assembly import Agreement
 from server.conductor import Conductor
 from server.journal import Journal, RoundRecord
@@ -44,7 +44,7 @@ def run_study(
 ) -> bytes:
     """As server.study_run.run_study; writes the totals as hexadecimal text."""
     approved = load_study(study)
-    agreement = None if roster is None else Agreement(approved.sha256, roster.digest, approved.folds)
+    agreement = None if roster is None else Agreement(approved.sha256, roster.digest, census_of(approved))
 
     def progress(record: RoundRecord, replayed: bool) -> None:
         tell(f"round {record.number} {'replayed' if replayed else f'asked in {record.seconds:.3f} s'}")

@@ -1,0 +1,195 @@
+"""The census of a run: how many patients the contributing sites hold together, counted before the first question.
+
+Each site gives its counts masked, and sealed for every other site, so that each site computes the federation's totals
+itself. A gate judges small cells on them: bins of the time grid, and the carriers of two-valued features.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ctfed.federation.arrays import BoolArray, FloatArray, IntArray
+from ctfed.federation.cohort import Cohort
+from ctfed.federation.errors import MalformedMessage, Refusal
+from ctfed.federation.fixedpoint import add_limbs, from_limbs, to_limbs
+from ctfed.federation.masking import Masks
+from ctfed.federation.session import CENSUS, Assembly, Opening, SealedCount
+from ctfed.federation.view import View
+
+MISSING = " missing"  # what an imputed feature's indicator adds to its name
+
+
+@dataclass(frozen=True)
+class CensusPlan:
+    """What is counted in every fold of the training split and in the test split, beside patients and events.
+
+    Attributes:
+        folds: number of cross-validation folds; 1 for none.
+        edges: right-closed edges of the study's time grid; deaths and censored patients are counted in its bins.
+        binary: columns of zeros and ones; their ones and zeros are counted.
+        missing: columns whose missing values are counted, because the study makes indicators of them.
+    """
+
+    folds: int
+    edges: tuple[float, ...] = ()
+    binary: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def bins(self) -> int:
+        """Bins of the time grid, the open last one included; 0 without a grid."""
+        return len(self.edges) + 1 if self.edges else 0
+
+    @property
+    def width(self) -> int:
+        """Counts of one fold."""
+        return 2 + 2 * self.bins + 2 * len(self.binary) + len(self.missing)
+
+    @property
+    def limbs(self) -> int:
+        """Limbs of one site's census."""
+        return 2 * self.width * (self.folds + 1)
+
+    def count(self, cohort: Cohort, rows: BoolArray) -> FloatArray:
+        """(width,) counts of some rows (n,): patients, events, bins, ones and zeros, missing values."""
+        time, event = cohort.time[rows], cohort.event[rows].astype(bool)
+        parts: list[FloatArray] = [np.array([time.size, event.sum()], dtype=np.float64)]
+        if self.edges:
+            bins = np.searchsorted(np.array(self.edges), time, side="left")
+            cells = np.bincount(2 * bins + ~event, minlength=2 * self.bins)
+            parts.append(cells.astype(np.float64))
+        for name in self.binary:
+            values = self._column(cohort, name)[rows]
+            parts.append(np.array([(values == 1).sum(), (values == 0).sum()], dtype=np.float64))
+        for name in self.missing:
+            parts.append(np.array([np.isnan(self._column(cohort, name)[rows]).sum()], dtype=np.float64))
+        return np.concatenate(parts)
+
+    @staticmethod
+    def _column(cohort: Cohort, name: str) -> FloatArray:
+        column = cohort.columns.get(name)
+        if column is None:
+            raise Refusal("unknown-column", f"this site's table has no column {name!r}, which the study counts")
+        return column
+
+
+@dataclass(frozen=True, eq=False)
+class Census:
+    """Counts of the federation's contributing sites.
+
+    Attributes:
+        plan: what was counted.
+        table: (folds + 1, width) counts of the training rows of each fold, and of the test rows.
+    """
+
+    plan: CensusPlan
+    table: FloatArray
+
+    def of(self, view: View) -> tuple[int, int]:
+        """Patients and events of a view's rows, before its row filters."""
+        patients, events = self._rows(view)[:2]
+        return round(float(patients)), round(float(events))
+
+    def leavers(self, view: View, edges: FloatArray) -> FloatArray | None:
+        """(bins, 2) deaths and censored patients of a view's rows between some edges; None when one is not counted."""
+        plan = self.plan
+        places = np.searchsorted(plan.edges, edges)
+        counted = np.append(plan.edges, np.inf)[places]
+        if not (counted == edges).all():
+            return None
+        fine = self._rows(view)[2 : 2 + 2 * plan.bins].reshape(plan.bins, 2)
+        return np.asarray(np.add.reduceat(fine, [0, *(places + 1)], axis=0))
+
+    def carriers(self, view: View, feature: str) -> int | None:
+        """The fewer of a two-valued feature's patients with and without it; None when the feature is not counted.
+
+        A column's missing values belong to neither.
+        """
+        counts, patients = self._rows(view), self.of(view)[0]
+        start = 2 + 2 * self.plan.bins
+        if feature in self.plan.binary:
+            place = start + 2 * self.plan.binary.index(feature)
+            return round(float(min(counts[place], counts[place + 1])))
+        name = feature.removesuffix(MISSING)
+        if name == feature or name not in self.plan.missing:
+            return None
+        missing = round(float(counts[start + 2 * len(self.plan.binary) + self.plan.missing.index(name)]))
+        return min(missing, patients - missing)
+
+    def _rows(self, view: View) -> FloatArray:
+        chosen = [
+            part
+            for split, fold, part in self._parts
+            if view.split in (split, "all") and (view.fold is None or (fold == view.fold) == view.held_out)
+        ]
+        return np.asarray(np.sum(chosen, axis=0)) if chosen else np.zeros(self.plan.width)
+
+    @cached_property
+    def _parts(self) -> list[tuple[str, int, FloatArray]]:
+        """Split, fold (that of test rows is -1, as in a Cohort), and the counts there."""
+        train = [("train", fold, part) for fold, part in enumerate(self.table[:-1])]
+        return [*train, ("test", -1, self.table[-1])]
+
+
+def _counted(cohort: Cohort, splits: Sequence[str], plan: CensusPlan) -> FloatArray:
+    train = (cohort.split == "train") & ("train" in splits)
+    parts = [plan.count(cohort, train & (cohort.fold == fold)) for fold in range(plan.folds)]
+    parts.append(plan.count(cohort, (cohort.split == "test") & ("test" in splits)))
+    return np.concatenate(parts)
+
+
+def sealed_count(cohort: Cohort, opening: Opening, plan: CensusPlan, masks: Masks, session: str) -> SealedCount:
+    """This site's census, masked, with a seal for every other site.
+
+    Raises:
+        Refusal: rule 'unknown-column' when the table lacks a column that the study counts.
+    """
+    values = _counted(cohort, opening.splits, plan)
+    masked = masks.mask(to_limbs(values, np.zeros(values.size, dtype=np.int64)), CENSUS)
+    data = masked.astype("<i8").tobytes()
+    message = session.encode() + data
+    return SealedCount(
+        masks.site, data.hex(), tuple(masks.seal(peer, masks.site, message) for peer in sorted(masks.peers))
+    )
+
+
+def open_census(assembly: Assembly, masks: Masks, plan: CensusPlan, own: SealedCount) -> Census:
+    """The federation's counts, from what every other site sealed for this one, and from its ``own``.
+
+    Raises:
+        Refusal: rule 'census-seal' when a count is not what its site sent; 'census-sum' when the counts do not add up.
+    """
+    sites = assembly.session.sites
+    for count in assembly.counts:
+        if count.site == masks.site:
+            if count.limbs != own.limbs:  # or the server could add patients that nobody holds
+                raise Refusal("census-seal", "the census in this site's own name is not the one that it gave")
+            continue
+        message = assembly.session_digest.encode() + bytes.fromhex(count.limbs)
+        position = [site for site in sites if site != count.site].index(masks.site)
+        if not hmac.compare_digest(masks.seal(count.site, count.site, message), count.seals[position]):
+            raise Refusal("census-seal", f"the census of {count.site!r} is not what that site sent to this one")
+    return add_census([count.numbers for count in assembly.counts], plan)
+
+
+def add_census(counts: Sequence[IntArray], plan: CensusPlan) -> Census:
+    """The counts of all sites added up.
+
+    Raises:
+        Refusal: rule 'census-sum' when they do not open: a site took part in another session.
+        MalformedMessage: when their sizes are not those of the plan.
+    """
+    if any(count.shape != (plan.limbs,) for count in counts):
+        raise MalformedMessage(f"the census of this study has {plan.limbs} limbs")
+    total = counts[0]
+    for count in counts[1:]:
+        total = add_limbs(total, count)
+    values = from_limbs(total, np.zeros(plan.limbs // 2, dtype=np.int64))
+    if not ((values >= 0).all() and (values == np.rint(values)).all() and (values < 1e9).all()):
+        raise Refusal("census-sum", "the masked counts of the sites do not add up to counts: their sessions differ")
+    return Census(plan, values.reshape(plan.folds + 1, plan.width))
