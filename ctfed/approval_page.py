@@ -76,6 +76,7 @@ def stages(study: Study) -> tuple[Stage, ...]:
     derivatives = ("cox-derivatives",) if model.risk_sets == "stratified" else pooled
     found = [
         Stage("sizes of the splits", "training patients, test patients", ("counts",)),
+        Stage("features that too few patients have or lack", fitted, ("counts", "level-counts")),
         Stage(
             "imputation of missing values",
             fitted,
@@ -122,7 +123,7 @@ def plan(
     parts: dict[str, Iterator[str]] = {
         "STUDY": _study(study),
         "SITES: compare each fingerprint with its site, on the telephone": _sites(roster, str(site.site)),
-        f"COLUMNS of {site.data.csv or site.data.dataset} that are used": _columns(site, study),
+        f"COLUMNS of {site.data.csv or site.data.dataset or 'the prepared features'} that are used": _columns(site, study),
         "QUESTIONS: every answer is masked; the server learns the sum over all sites alone": _questions(study),
         "THIS SITE'S NUMBERS: shown here only": _numbers(cohort, study, loaded),
         "LIMITS of this site, which the server cannot lower": _limits(policy, site),

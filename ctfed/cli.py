@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ctfed import __version__, combat_command, ledger_commands
 from ctfed.federation.errors import CtfedError
+from ctfed.phantom import command as phantom_command
 
 Command = Callable[[argparse.Namespace], int]
 Commands = argparse._SubParsersAction  # the type of what add_subparsers returns; argparse gives it no public name
@@ -58,11 +59,37 @@ def register_site_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     check.add_argument("site", type=Path, help="the site's YAML file")
     check.add_argument("--study", type=Path, required=True, help="the study's YAML file")
     check.set_defaults(command=_check_site)
+    _register_prepare(commands)
     _register_keygen(commands)
     _register_approve(commands)
     _register_join(commands)
     ledger_commands.register(commands)
     combat_command.register(commands)
+    phantom_command.register(commands)
+
+
+def _register_prepare(commands: Commands[argparse.ArgumentParser]) -> None:
+    prepare = commands.add_parser(
+        "prepare",
+        help="turn this centre's scans and clinical data into its local feature table",
+        description="Segment and measure every scan, and join the clinical data. Stopped at any moment, the same "
+        "command goes on where it was; run again, it does what has changed.",
+    )
+    prepare.add_argument("--site", type=Path, required=True, help="the site's YAML file, with a section prepare")
+    prepare.add_argument(
+        "--only", nargs="+", default=[], metavar="PATIENT", help="these patients (identifiers or keys)"
+    )
+    prepare.add_argument("--limit", type=_count, help="at most so many patients")
+    prepare.add_argument("--workers", type=_count, help="patients at once (default: as cores and memory allow)")
+    prepare.add_argument("--dry-run", action="store_true", help="list the patients and what would be done")
+    prepare.set_defaults(command=_prepare)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"found {text}, expected a whole number >= 1")
+    return number
 
 
 def _register_keygen(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -119,6 +146,12 @@ def _register_join(commands: Commands[argparse.ArgumentParser]) -> None:
         help="warm (default) keeps the features in memory; stock is Flower's own, a new process for every message",
     )
     join.set_defaults(command=_join)
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from ctfed.prepare import command
+
+    return command(options.site, options.only, options.limit, options.workers, options.dry_run)
 
 
 def _keygen(options: argparse.Namespace) -> int:

@@ -47,20 +47,24 @@ class Source(Section):
 
 
 class Data(Section):
-    """The clinical table: a CSV file, or a public table that ships in a Python package."""
+    """The table: a CSV file, what `ctfed prepare` made, or a public table that ships in a Python package."""
 
     csv: FilePath | None = Field(default=None, description="the path of a CSV file")
     separator: Literal[",", ";", "\t"] = Field(",", description="',', ';' or \"\\t\", what stands between columns")
     decimal: Literal[".", ","] = Field(".", description="'.' or ',', the decimal mark")
     package: Literal["lifelines"] | None = Field(default=None, description="'lifelines'")
     dataset: Literal["lung"] | None = Field(default=None, description="'lung' (the NCCTG trial)")
+    prepared: bool = Field(default=False, description="true (the features that `ctfed prepare` made) or false")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         faults = Faults()
-        if (self.csv is None) == (self.package is None):
+        if self.prepared:
+            if self.csv is not None or self.package is not None:
+                faults.add(("prepared",), "found true beside csv or package, expected one source of data")
+        elif (self.csv is None) == (self.package is None):
             found = "neither" if self.csv is None else "both"
-            faults.add((), f"found {found}, expected exactly one of csv or package")
+            faults.add((), f"found {found}, expected exactly one of csv or package, or prepared: true")
         elif (self.package is None) != (self.dataset is None):
             missing, given = ("package", "dataset") if self.package is None else ("dataset", "package")
             faults.add((missing,), f"found nothing, expected a name, because {given} is given")
@@ -74,6 +78,36 @@ class Columns(Section):
     id: Text | None = Field(default=None, description="the name of the column with the patient's identifier")
     time: Text = Field(description="the name of the column with the follow-up time")
     event: Text = Field(description="the name of the column that says whether the event was observed")
+
+
+# What the columns of a prepared table are called, and the unit of its times.
+PREPARED_COLUMNS = Columns(id="patient", time="time", event="event")
+PREPARED_TIME_UNIT: TimeUnit = "days"
+
+
+class Prepare(Section):
+    """Where `ctfed prepare` finds this centre's scans and clinical data, and where it leaves the features."""
+
+    scans: FilePath = Field(description="the path of the folder with the patients' scans")
+    layout: Text = Field(default="auto", description="a layout of folders, such as auto")
+    clinical: FilePath = Field(description="the path of the clinical table, or of the folder that holds its files")
+    dictionary: FilePath = Field(description="the path of the YAML file that maps the clinical data to variables")
+    extraction: FilePath = Field(description="the path of the YAML file with the settings of the extraction")
+    weights: FilePath | None = Field(
+        default=None, description="the path of the folder that holds one folder of weights per model"
+    )
+    licence_number: Text | None = Field(
+        default=None, repr=False, description="this centre's licence number for TotalSegmentator, in quotes"
+    )
+    output: FilePath = Field(description="the path of the folder for what is made; its part local/ never leaves")
+    workers: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        default=None, description="a whole number from 1 to 1024, the most patients at once (default: one per core)"
+    )
+
+    @property
+    def local(self) -> Path:
+        """The half of the output folder that never leaves the centre."""
+        return self.output / "local"
 
 
 class Partition(Section):
@@ -113,21 +147,26 @@ class Site(Section):
     ctfed_site: Literal[1] = Field(description="1, the version of this format")
     site: SiteName | None = Field(default=None, description="a name: letters, digits, '_', '.' or '-'")
     partition: Partition | None = Field(default=None, description="a mapping with at least the key by")
-    data: Data = Field(description="a mapping with csv, or with package and dataset")
-    columns: Columns = Field(description="a mapping: id, time, event")
+    data: Data = Field(description="a mapping with csv, with package and dataset, or with prepared")
+    columns: Columns = Field(default=PREPARED_COLUMNS, description="a mapping: id, time, event")
     features: Mapping[Name, Annotated[Source, BeforeValidator(_short_form)]] = Field(
         default_factory=dict, description="a mapping of the study's variables to columns"
     )
     event_codes: Annotated[Mapping[str, Literal[0, 1]], Field(min_length=1)] | None = Field(
         default=None, description="a mapping of the table's codes to 0 (not observed) or 1 (observed)"
     )
-    time_unit: TimeUnit = Field(description="'days' or 'months', the unit of the table's times")
+    time_unit: TimeUnit = Field(
+        default=PREPARED_TIME_UNIT, description="'days' or 'months', the unit of the table's times"
+    )
     missing: tuple[str, ...] = Field(
         default=(), description="a list of texts (in quotes) that stand for a missing value"
     )
     secret: FilePath | None = Field(default=None, description="the path of the file with the site's secret")
     fixture_secret: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="text, for simulations only"
+    )
+    prepare: Prepare | None = Field(
+        default=None, description="a mapping: scans, layout, clinical, dictionary, extraction, weights, output, workers"
     )
     server: Server | None = Field(default=None, description="a mapping: address, root_certificates, private_key")
     trust: Trust | None = Field(default=None, description="a mapping: key, roster, policy, ledger")
@@ -147,6 +186,7 @@ class Site(Section):
             faults.add((), f"found {found}, expected exactly one of fixture_secret or secret")
         if self.partition is not None:
             self._check_virtual(faults)
+        self._check_prepared(faults)
         if self.columns.id is None and self.data.package is None:
             # Row numbers change whenever a table is exported again, and folds would change with them.
             faults.add(
@@ -155,7 +195,24 @@ class Site(Section):
         faults.require()
         return self
 
+    def _check_prepared(self, faults: Faults) -> None:
+        """A prepared table has its own columns, codes and unit; any other needs them from the file."""
+        given = self.model_fields_set
+        if not self.data.prepared:
+            for key in ("columns", "time_unit"):
+                if key not in given:
+                    wanted = type(self).model_fields[key].description
+                    faults.add((key,), f"found nothing, expected {wanted}")
+            return
+        if self.prepare is None:
+            faults.add(("prepare",), "found nothing, expected a mapping with scans and output, as data is prepared")
+        for key in ("columns", "time_unit", "event_codes"):
+            if key in given:
+                faults.add((key,), "found it beside data.prepared, expected none: the prepared table has its own")
+
     def _check_virtual(self, faults: Faults) -> None:
+        if self.prepare is not None:
+            faults.add(("prepare",), "found it beside partition, expected none, because a real site prepares scans")
         if self.server is not None:
             faults.add(("server",), "found a server beside partition, expected none, because a simulation joins none")
         if self.trust is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -27,6 +28,18 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no reference data at {folder}; set CTFED_SHARED_DATA to the folder that holds them")
     return folder
+
+
+@pytest.fixture(scope="session")
+def lung1_001_folder(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The CT (134 DICOM slices) and RTSTRUCT of patient LUNG1-001, unpacked from the reference data."""
+    archive = shared_data / "imaging" / "lung1_001" / "LUNG1-001.tar.xz"
+    if not archive.is_file():
+        pytest.skip(f"no scan of LUNG1-001 at {archive}")
+    folder = tmp_path_factory.mktemp("lung1")
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    return folder / "LUNG1-001"
 
 
 def random_cohort(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -34,14 +34,20 @@ def canonical(code: str) -> str:
     return code
 
 
-class CellReader:
-    """Reads columns of one table. Wrong cells are noted in ``faults`` and read as missing."""
+class Cells:
+    """Reads columns of one table. Wrong cells are noted in ``faults`` and read as missing.
 
-    def __init__(self, table: TextTable, site: Site) -> None:
+    Args:
+        table: the cells.
+        missing: texts that stand for a missing value, beside ``MISSING``.
+        decimal: the decimal mark, '.' or ','.
+    """
+
+    def __init__(self, table: TextTable, missing: Iterable[str] = (), decimal: str = ".") -> None:
         self.table = table
-        self.site = site
         self.faults: list[str] = []
-        self._missing = MISSING | {text.strip().lower() for text in site.missing}
+        self._missing = MISSING | {text.strip().lower() for text in missing}
+        self._decimal = decimal
 
     def text(self, column: str) -> list[str | None] | None:
         """The cells, None where missing; None in place of all when the table has no such column."""
@@ -56,36 +62,15 @@ class CellReader:
         more = f" and {len(header) - _COLUMNS_NAMED} more" if len(header) > _COLUMNS_NAMED else ""
         return f"the table has {', '.join(header[:_COLUMNS_NAMED])}{more}"
 
-    def identifiers(self, column: str | None) -> list[str | None]:
-        """(n,) identifiers, None where missing; row numbers for a packaged table, whose rows never change."""
-        if column is None:
-            return [str(number) for number in self.table.numbers]
-        cells = self.text(column)
-        if cells is None:
-            return [None] * len(self.table.rows)
-        seen: dict[str, int] = {}
-        for row, cell in enumerate(cells):
-            first = row if cell is None else seen.setdefault(cell, row)
-            if first != row:
-                rows = f"rows {self.table.numbers[first]} and {self.table.numbers[row]}"
-                self.faults.append(f"{self._at(column)}: found {cell!r} in {rows}, expected each patient once")
-        return cells
+    def coded(self, column: str, codes: Mapping[str, float | None], wanted: str) -> FloatArray:
+        """(n,) the number of each cell's code, NaN where missing or where the code means that nothing is known (None).
 
-    def times(self, column: str, unit: TimeUnit) -> FloatArray:
-        """(n,) follow-up times in the study's unit, NaN where missing."""
-        times = self._numbers(column, self.text(column))
-        self._refuse(column, times <= 0, "a follow-up time > 0")
-        limit = converted(_LONGEST_FOLLOW_UP, "months", self.site.time_unit)
-        wanted = f"at most 100 years (time_unit is {self.site.time_unit!r})"
-        self._refuse(column, times > limit, wanted)
-        return converted(times, self.site.time_unit, unit)
-
-    def coded(self, column: str, codes: Mapping[str, float], wanted: str) -> FloatArray:
-        """(n,) the number of each cell's code, NaN where missing; a code that is mapped is never a missing value."""
+        A code that is mapped is looked up even where its text usually stands for a missing value.
+        """
         cells = self.text(column)
         if cells is None:
             return self._nothing()
-        known = {canonical(code): float(number) for code, number in codes.items()}
+        known = {canonical(code): math.nan if number is None else float(number) for code, number in codes.items()}
         raw = [canonical(cell) for cell in self.table.column(column)]
         unmapped: dict[str, list[int]] = {}
         for row, (code, cell) in enumerate(zip(raw, cells, strict=True)):
@@ -98,21 +83,8 @@ class CellReader:
             self.faults.append(f"{self._at(column)}: found {found}, expected {wanted}")
         return np.array([known.get(code, math.nan) for code in raw], dtype=np.float64)
 
-    def events(self) -> FloatArray:
-        """(n,) 1 where the event was observed, 0 where not, NaN where missing."""
-        column = self.site.columns.event
-        if self.site.event_codes is None:
-            return self.coded(column, {"0": 0, "1": 1}, "0 or 1 (other codes go into event_codes)")
-        codes = " or ".join(repr(code) for code in self.site.event_codes)
-        return self.coded(column, self.site.event_codes, f"{codes} as in event_codes")
-
-    def variable(self, name: str, variable: Variable, source: Source) -> FloatArray:
-        """(n,) the values of a study variable, NaN where missing."""
-        if source.codes is not None:
-            codes = " or ".join(repr(code) for code in source.codes)
-            values = self.coded(source.column, source.codes, f"{codes} as in features.{name}.codes")
-        else:
-            values = self._numbers(source.column, self.text(source.column))
+    def plausible(self, name: str, variable: Variable, column: str, values: FloatArray, coded: bool) -> None:
+        """Note a fault where values of a variable, read from ``column``, are not among its levels or in its range."""
         unit = f" {variable.unit}" if variable.unit else ""
         if levels := variable.possible_levels:
             wanted = f"one of {', '.join(f'{level:g}' for level in levels)}"
@@ -121,11 +93,12 @@ class CellReader:
             low, high = variable.range
             wanted = f"{low:g} to {high:g}{unit}"
             wrong = (values < low) | (values > high)
-        subject = "" if name == source.column else f" for variable {name!r}"
-        self._refuse(source.column, np.asarray(wrong), wanted + subject, values if source.codes else None)
-        return values
+        subject = "" if name == column else f" for variable {name!r}"
+        self._refuse(column, np.asarray(wrong), wanted + subject, values if coded else None)
 
-    def _numbers(self, column: str, cells: Sequence[str | None] | None) -> FloatArray:
+    def numbers(self, column: str) -> FloatArray:
+        """(n,) the column's numbers, NaN where missing."""
+        cells = self.text(column)
         if cells is None:
             return self._nothing()
         values = np.full(len(cells), math.nan)
@@ -133,7 +106,7 @@ class CellReader:
         for row, cell in enumerate(cells):
             if cell is None:
                 continue
-            spelled = cell.replace(",", ".") if self.site.data.decimal == "," and "." not in cell else cell
+            spelled = cell.replace(",", ".") if self._decimal == "," and "." not in cell else cell
             if _NUMBER.fullmatch(spelled):
                 values[row] = float(spelled)
                 infinite[row] = math.isinf(values[row])
@@ -169,3 +142,53 @@ class CellReader:
         if len(numbers) == 1:
             return f"row {numbers[0]}"
         return f"rows {', '.join(numbers[:-1])} and {numbers[-1]}"
+
+
+class CellReader(Cells):
+    """Reads the table of a site, by the site file's columns, codes and units."""
+
+    def __init__(self, table: TextTable, site: Site) -> None:
+        super().__init__(table, site.missing, site.data.decimal)
+        self.site = site
+
+    def identifiers(self, column: str | None) -> list[str | None]:
+        """(n,) identifiers, None where missing; row numbers for a packaged table, whose rows never change."""
+        if column is None:
+            return [str(number) for number in self.table.numbers]
+        cells = self.text(column)
+        if cells is None:
+            return [None] * len(self.table.rows)
+        seen: dict[str, int] = {}
+        for row, cell in enumerate(cells):
+            first = row if cell is None else seen.setdefault(cell, row)
+            if first != row:
+                rows = f"rows {self.table.numbers[first]} and {self.table.numbers[row]}"
+                self.faults.append(f"{self._at(column)}: found {cell!r} in {rows}, expected each patient once")
+        return cells
+
+    def times(self, column: str, unit: TimeUnit) -> FloatArray:
+        """(n,) follow-up times in the study's unit, NaN where missing."""
+        times = self.numbers(column)
+        self._refuse(column, times <= 0, "a follow-up time > 0")
+        limit = converted(_LONGEST_FOLLOW_UP, "months", self.site.time_unit)
+        wanted = f"at most 100 years (time_unit is {self.site.time_unit!r})"
+        self._refuse(column, times > limit, wanted)
+        return converted(times, self.site.time_unit, unit)
+
+    def events(self) -> FloatArray:
+        """(n,) 1 where the event was observed, 0 where not, NaN where missing."""
+        column = self.site.columns.event
+        if self.site.event_codes is None:
+            return self.coded(column, {"0": 0, "1": 1}, "0 or 1 (other codes go into event_codes)")
+        codes = " or ".join(repr(code) for code in self.site.event_codes)
+        return self.coded(column, self.site.event_codes, f"{codes} as in event_codes")
+
+    def variable(self, name: str, variable: Variable, source: Source) -> FloatArray:
+        """(n,) the values of a study variable, NaN where missing."""
+        if source.codes is not None:
+            codes = " or ".join(repr(code) for code in source.codes)
+            values = self.coded(source.column, source.codes, f"{codes} as in features.{name}.codes")
+        else:
+            values = self.numbers(source.column)
+        self.plausible(name, variable, source.column, values, source.codes is not None)
+        return values

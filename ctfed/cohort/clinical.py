@@ -18,7 +18,8 @@ import numpy as np
 
 from ctfed.cohort.cells import CellReader, canonical
 from ctfed.cohort.splits import assign_folds, assign_split
-from ctfed.cohort.table import DataError, TextTable, read_table
+from ctfed.cohort.prepared import read_site_table
+from ctfed.cohort.table import DataError, TextTable
 from ctfed.config import ConfigError, did_you_mean
 from ctfed.federation.arrays import BoolArray, FloatArray, IntArray
 from ctfed.federation.cohort import Cohort, Labels
@@ -101,7 +102,7 @@ def load_cohorts(site: Site, study: Study) -> PartitionedCohorts:
         DataError: when the table cannot be used; one sentence per fault.
     """
     _check_variables(site, study)
-    table = read_table(site.data)
+    table = read_site_table(site)
     clinical = _interpret(table, site, study)
     reasons = clinical.reasons(study)
     exclusions = tuple(Exclusion(table.numbers[i], reason) for i, reason in enumerate(reasons) if reason)

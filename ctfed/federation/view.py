@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,6 +17,8 @@ from ctfed.federation.errors import Refusal
 BLOCK_ROWS = 4096
 MAX_CELLS = 2**28  # patients x columns (or models) of one matrix: 2 GB
 MAX_STEPS = 32  # transforms, and row filters, of one view
+MAX_BESIDE = 256  # views beside one view
+MAX_NESTED = 4  # views inside each other
 SPLITS = ("train", "test", "all")
 
 
@@ -144,6 +147,8 @@ class View:
         held_out: with ``fold``: True for the fold's own patients, False for all the others.
         transforms: applied left to right.
         rows: eligibility filters, all of which must hold.
+        beside: views of the same rows whose columns stand beside the raw ones, before the transforms: scores of several
+            models, groups of features that were prepared apart.
     """
 
     columns: tuple[Feature, ...]
@@ -152,22 +157,48 @@ class View:
     held_out: bool = False
     transforms: tuple[Transform, ...] = ()
     rows: tuple[RowFilter, ...] = ()
+    beside: tuple[View, ...] = ()
 
     def __post_init__(self) -> None:
         self.selection  # raises here when split, fold and held_out do not fit together  # noqa: B018
         if len({feature.name for feature in self.columns}) != len(self.columns):
             raise ValueError("a view names a column twice")
-        if max(len(self.transforms), len(self.rows)) > MAX_STEPS:
-            raise ValueError(f"a view has at most {MAX_STEPS} transforms and {MAX_STEPS} row filters")
+        if max(len(self.transforms), len(self.rows)) > MAX_STEPS or len(self.beside) > MAX_BESIDE:
+            raise ValueError(
+                f"a view has at most {MAX_STEPS} transforms, {MAX_STEPS} row filters and {MAX_BESIDE} views beside it"
+            )
+        if self.depth > MAX_NESTED:
+            raise ValueError(f"views stand inside each other at most {MAX_NESTED} deep")
+        if any(digest(other.selection) != digest(self.selection) for other in self.beside):
+            raise ValueError("a view beside another is of other rows")
+        names = [feature.name for feature in self.sources]
+        if len(set(names)) != len(names):
+            raise ValueError("two views beside each other name the same column")
         self.features  # raises here when a transform does not fit the columns  # noqa: B018
 
     @cached_property
     def features(self) -> tuple[Feature, ...]:
         """The columns after all transforms."""
-        features = self.columns
+        features = self.sources
         for transform in self.transforms:
             features = transform.features(features)
         return features
+
+    @cached_property
+    def sources(self) -> tuple[Feature, ...]:
+        """The columns before all transforms: the raw ones, then those of the views beside."""
+        return (*self.columns, *(feature for other in self.beside for feature in other.features))
+
+    @cached_property
+    def depth(self) -> int:
+        """How many views stand inside each other."""
+        return 1 + max((other.depth for other in self.beside), default=0)
+
+    def inner(self) -> Iterator[View]:
+        """This view and all views inside it."""
+        yield self
+        for other in self.beside:
+            yield from other.inner()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -186,7 +217,8 @@ class View:
 
     def on(self, rows: Rows) -> View:
         """The same columns and transforms on other rows."""
-        return replace(self, split=rows.split, fold=rows.fold, held_out=rows.held_out, rows=rows.rows)
+        beside = tuple(other.on(rows) for other in self.beside)
+        return replace(self, split=rows.split, fold=rows.fold, held_out=rows.held_out, rows=rows.rows, beside=beside)
 
     def then(self, *transforms: Transform) -> View:
         """The same rows, further transformed."""
@@ -194,15 +226,15 @@ class View:
 
     def test(self) -> View:
         """The same columns and transforms on the test split."""
-        return replace(self, split="test", fold=None, held_out=False)
+        return self.on(replace(self.selection, split="test", fold=None, held_out=False))
 
     def training_fold(self, fold: int) -> View:
         """The training rows outside ``fold``."""
-        return replace(self, split="train", fold=fold, held_out=False)
+        return self.on(replace(self.selection, split="train", fold=fold, held_out=False))
 
     def held_out_fold(self, fold: int) -> View:
         """The training rows of ``fold``."""
-        return replace(self, split="train", fold=fold, held_out=True)
+        return self.on(replace(self.selection, split="train", fold=fold, held_out=True))
 
     def table(self, cohort: Cohort) -> Table:
         """This site's transformed rows, kept in the cohort's cache under the view's digest.
@@ -224,10 +256,11 @@ class View:
         """This site's transformed rows, made anew: for callers that keep a form of their own."""
         keep = self._select(cohort)
         columns = [column(cohort, feature.name) for feature in self.columns]
-        check_cells(int(keep.sum()), len(columns))
+        check_cells(int(keep.sum()), len(self.sources))
+        parts = [_side_by_side(columns, np.flatnonzero(keep)), *(other.table(cohort).values for other in self.beside)]
         table = Table(
-            self.columns,
-            _side_by_side(columns, np.flatnonzero(keep)),
+            self.sources,
+            parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1),
             cohort.time[keep],
             cohort.event[keep],
             cohort.stratum[keep],

@@ -91,8 +91,7 @@ def encode_question(
     encoder = Encoder()
     session = encoder.encode(assembly)
     asked = [encoder.encode(query) for query in queries]
-    bodies = Encoder()
-    shared = {key: None if key in known else bodies.body(view) for key, view in sorted(encoder.shared.items())}
+    shared, arrays = _encode_shared(encoder.shared, known)
     header = {
         "ctfed": FORMAT,
         "run": run,
@@ -101,8 +100,63 @@ def encode_question(
         "shared": shared,
         "queries": asked,
     }
-    values = np.concatenate([bodies.flat(), encoder.flat()])
+    values = np.concatenate([*arrays, encoder.flat()])
     return Question(canonical_json(header), values, frozenset(shared))
+
+
+def _encode_shared(
+    objects: Mapping[str, object], known: frozenset[str]
+) -> tuple[dict[str, dict[str, Any] | None], list[FloatArray]]:
+    """Digest -> body of each shared object that the site does not know, and of those inside it; and their arrays."""
+    bodies: dict[str, dict[str, Any] | None] = {}
+    values: dict[str, FloatArray] = {}
+    waiting = dict(objects)
+    while waiting:
+        key, item = waiting.popitem()
+        if key in bodies:
+            continue
+        if key in known:
+            bodies[key] = None
+            continue
+        encoder = Encoder()
+        bodies[key] = encoder.body(item)
+        values[key] = encoder.flat()
+        waiting.update(encoder.shared)
+    return bodies, [values[key] for key in _in_order(bodies)]
+
+
+def _in_order(bodies: Mapping[str, Any]) -> list[str]:
+    """The digests whose bodies are at hand, each behind those that its body names.
+
+    Raises:
+        MalformedMessage: when they name each other in a circle.
+    """
+    needs = {key: _named(body, bodies) for key, body in sorted(bodies.items()) if body is not None}
+    order: list[str] = []
+    while needs:
+        ready = [key for key, named in needs.items() if not named & needs.keys()]
+        if not ready:
+            raise MalformedMessage("shared objects name each other in a circle")
+        order += ready
+        for key in ready:
+            del needs[key]
+    return order
+
+
+def _named(body: Any, known: Mapping[str, Any]) -> set[str]:
+    """Which of some digests a body names as shared objects."""
+    found: set[str] = set()
+    waiting = [body]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            key = value.get("shared") if set(value) == {"shared"} else None
+            if isinstance(key, str) and key in known:
+                found.add(key)
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return found
 
 
 def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -255,15 +309,15 @@ def _check_answer(query: Query, numbers: int, where: str) -> int:
 
 
 def _learn_shared(bodies: Mapping[str, Any], decoder: Decoder, shared: dict[str, object]) -> None:
-    for key in sorted(bodies):
-        if bodies[key] is None:
-            continue
+    decoder.share(shared)
+    for key in _in_order(bodies):
         item = decoder.build(bodies[key], object, f"shared[{key:.12}]")
         if not is_shared(item):
             raise MalformedMessage(f"shared[{key:.12}] is of a kind that does not travel by its digest")
         if digest(item) != key:
             raise MalformedMessage(f"the {type(item).__name__} sent as {key:.12} has another digest")
         shared[key] = item
+        decoder.share({key: item})
 
 
 def summary_limbs(query: Query, summary: Summary | None) -> IntArray:

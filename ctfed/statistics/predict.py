@@ -21,9 +21,11 @@ class LinearPredictor(Transform):
 
     Attributes:
         coefficients: (m, p), per unit of the incoming columns.
+        prefix: of the new names, in place of 'risk'.
     """
 
     coefficients: FloatArray
+    prefix: str = "risk"
 
     def __post_init__(self) -> None:
         if self.coefficients.ndim != 2 or self.coefficients.shape[0] == 0:
@@ -33,7 +35,7 @@ class LinearPredictor(Transform):
         """One score per model."""
         if len(features) != self.coefficients.shape[1]:
             raise ValueError(f"coefficients for {self.coefficients.shape[1]} columns, the view has {len(features)}")
-        return tuple(Feature(f"risk-{index}") for index in range(self.coefficients.shape[0]))
+        return tuple(Feature(f"{self.prefix}-{index}") for index in range(self.coefficients.shape[0]))
 
     def apply(self, table: Table) -> FloatArray:
         """(n, m) scores, rounded to ten decimals."""

@@ -47,8 +47,12 @@ class Scope:
 
     def outside(self, query: Query) -> str | None:
         """What of a query the study does not name, in words; None when it names all of it."""
-        view = query.view
-        strange = [kind for kind in (query.kind, *map(wire_name, view.transforms)) if kind not in self.kinds]
+        if query.kind not in self.kinds:
+            return f"the question or transform {query.kind!r}"
+        return next((found for view in query.view.inner() if (found := self._outside_view(view)) is not None), None)
+
+    def _outside_view(self, view: View) -> str | None:
+        strange = [kind for kind in map(wire_name, view.transforms) if kind not in self.kinds]
         if strange:
             return f"the question or transform {strange[0]!r}"
         unknown = [feature.name for feature in view.columns if feature.name not in self.names]
