@@ -69,7 +69,7 @@ class Stage:
 
 def stages(study: Study) -> tuple[Stage, ...]:
     """What a study asks, in the order in which it does; the same kinds of query as ``server.study_algorithm``."""
-    tuning, model = study.tuning, study.model
+    tuning, model = study.tuning, study.single
     methods = {study.variables[name].impute for name in model.features}
     fitted = "training patients" + (f", and those outside each of {tuning.folds} folds" if tuning else "")
     pooled = ("time-counts", "risk-set-sums", "pooled-gradient")
@@ -123,7 +123,9 @@ def plan(
     parts: dict[str, Iterator[str]] = {
         "STUDY": _study(study),
         "SITES: compare each fingerprint with its site, on the telephone": _sites(roster, str(site.site)),
-        f"COLUMNS of {site.data.csv or site.data.dataset or 'the prepared features'} that are used": _columns(site, study),
+        f"COLUMNS of {site.data.csv or site.data.dataset or 'the prepared features'} that are used": _columns(
+            site, study
+        ),
         "QUESTIONS: every answer is masked; the server learns the sum over all sites alone": _questions(study),
         "THIS SITE'S NUMBERS: shown here only": _numbers(cohort, study, loaded),
         "LIMITS of this site, which the server cannot lower": _limits(policy, site),
@@ -136,6 +138,10 @@ def plan(
     for title, body in parts.items():
         lines += ["", title, *(f"  {line}".rstrip() for line in body)]
     return lines[1:]
+
+
+def _table_of(site: Site) -> str:
+    return str(site.data.csv or site.data.dataset or "the prepared features")
 
 
 def objections(study: Study, policy: Policy) -> Iterator[str]:
@@ -153,8 +159,8 @@ def _study(study: Study) -> Iterator[str]:
     yield f"name      {study.name}"
     yield f"sha256    {study.sha256}"
     yield f"endpoint  {study.endpoint.name}, in {study.endpoint.time_unit}"
-    how = f"{study.model.risk_sets} risk sets, {study.model.ties} ties"
-    yield f"model     elastic-net Cox, {how}, {len(study.model.features)} features"
+    how = f"{study.single.risk_sets} risk sets, {study.single.ties} ties"
+    yield f"model     elastic-net Cox, {how}, {len(study.single.features)} features"
     if study.tuning is not None:
         count = study.tuning.penalizers.count * len(study.tuning.l1_ratios)
         yield f"tuning    {count} penalties in {study.tuning.folds} folds, which this site deals out itself"
@@ -182,11 +188,11 @@ def _columns(site: Site, study: Study) -> Iterator[str]:
         rows.insert(0, ("patient", site.columns.id, "deals out folds, with this site's secret; never sent"))
     if study.split.column is not None:
         rows.append(("split", study.split.column, "train or test"))
-    for name in study.model.features:
+    for name in study.single.features:
         source = site.source(name)
         rows.append((name, source.column, "in codes that this site translates" if source.codes else "summed"))
     for name in study.variables:
-        if name not in study.model.features:
+        if name not in study.single.features:
             rows.append((name, site.source(name).column, "read and checked, in no question"))
     first, second = (max(len(row[k]) for row in rows) for k in (0, 1))
     for variable, column, use in rows:
@@ -215,7 +221,7 @@ def _numbers(cohort: Cohort, study: Study, loaded: PartitionedCohorts) -> Iterat
     for split in ("train", "test"):
         rows = cohort.split == split
         yield f"{split:<7}{int(rows.sum())} patients, {int(cohort.event[rows].sum())} events"
-    for name in study.model.features:
+    for name in study.single.features:
         missing = int(np.isnan(cohort.columns[name]).sum())
         if missing:
             yield f"{name} is missing for {missing}"

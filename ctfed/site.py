@@ -17,7 +17,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo, model_validator
 
 from ctfed.config import ConfigError, Faults, Section, load
-from ctfed.study import Name, SiteName, Text, TimeUnit
+from ctfed.study import TimeUnit
+from ctfed.study_models import Name, SiteName, Text
 
 SECRET_BYTES = 32
 _SHORTEST_SECRET = 16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -12,8 +13,23 @@ from pydantic import Field, model_validator
 from ctfed.config import Faults, Section, canonical_sha256, did_you_mean, listed, load, shown
 from ctfed.federation.arrays import FloatArray
 from ctfed.federation.census import CensusPlan
+from ctfed.federation.errors import CtfedError
 from ctfed.federation.gate import Scope
-from ctfed.federation.view import Feature
+from ctfed.federation.view import Feature, RowFilter
+from ctfed.study_models import (
+    Consensus,
+    EnsembleSpec,
+    Group,
+    Harmonization,
+    ModelSpec,
+    Name,
+    Search,
+    Selection,
+    SiteName,
+    Text,
+    UnitInterval,
+    check_models,
+)
 
 T = TypeVar("T", float, FloatArray)
 TimeUnit = Literal["days", "months"]
@@ -24,12 +40,14 @@ _LARGEST_EXPONENT = 120  # of a Feature
 _DESCRIPTION = ("counts", "counts-below", "level-counts", "moments", "impute", "standardise")
 _MODEL = ("cox-derivatives", "cox-score-products", "time-counts", "risk-set-sums", "linear-predictor")
 _EVALUATION = ("within-site-pairs", "scores-below", "evaluation-table", "group-counts", "threshold-group")
+# What a study of many models asks beside: harmonization, selection and projection, and a longer evaluation.
+_MANY = (
+    *("combat-moments", "combat", "cross-moments", "select", "covariance-products", "project", "random-projection"),
+    *("ensemble", "horizon-losses", "binned-risks", "recalibration-derivatives", "survival-deciles", "decision-sums"),
+    *("agreement-counts", "absolute-deviations"),
+)
 _MOST_BINS = 10_000
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,127}$")]
-SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-Text = Annotated[str, Field(min_length=1)]
-UnitInterval = Annotated[float, Field(ge=0, le=1)]
+MEASURED = 1e36  # a bound on what is measured in images, which is no bound
 
 
 def converted(times: T, source: TimeUnit, target: TimeUnit) -> T:
@@ -256,7 +274,18 @@ class Study(Section):
     title: Text = Field(description="the title of the study in words")
     endpoint: Endpoint = Field(description="a mapping: name, time_unit")
     variables: Mapping[Name, Variable] = Field(min_length=1, description="a mapping of names to variables")
-    model: Model = Field(description="a mapping with at least the list features")
+    model: Model | None = Field(default=None, description="a mapping with at least the list features")
+    groups: Mapping[Name, Group] = Field(default_factory=dict, description="a mapping of names to groups of columns")
+    models: Mapping[Name, ModelSpec] = Field(default_factory=dict, description="a mapping of names to models")
+    search: Search | None = Field(default=None, description="a mapping: sampler, trials, batch, folds, penalizer ...")
+    selection: Selection = Field(default_factory=Selection, description="a mapping: single, combined, share, near_zero")
+    harmonization: Harmonization = Field(
+        default_factory=Harmonization, description="a mapping: prior, mean_only, reference, minimum, unseen"
+    )
+    ensembles: Mapping[Name, EnsembleSpec] = Field(
+        default_factory=dict, description="a mapping of names to ensembles of models"
+    )
+    consensus: Consensus | None = Field(default=None, description="a mapping: models, table")
     tuning: Tuning | None = Field(default=None, description="a mapping: folds, l1_ratios, penalizers, rule, score")
     penalty: Penalty | None = Field(default=None, description="a mapping: penalizer, l1_ratio")
     split: Split = Field(description="a mapping with test_fraction or column")
@@ -272,12 +301,26 @@ class Study(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         faults = Faults()
-        for i, name in enumerate(self.model.features):
+        if (self.model is None) == (not self.models):
+            found = "neither" if self.model is None else "both"
+            faults.add((), f"found {found}, expected exactly one of model or models")
+        elif self.model is not None:
+            self._check_one(faults, self.model)
+        else:
+            self._check_many(faults)
+        for i, site in enumerate(self.sites or ()):
+            if self.sites and site in self.sites[:i]:
+                faults.add(("sites", i), f"found {site!r} for the second time, expected each site once")
+        faults.require()
+        return self
+
+    def _check_one(self, faults: Faults, model: Model) -> None:
+        for i, name in enumerate(model.features):
             if name not in self.variables:
                 hint = did_you_mean(name, self.variables)
                 faults.add(("model", "features", i), f"found {name!r}, expected a name of variables{hint}")
-        penalised = (*self.model.features, *(f"{name} missing" for name in self.indicators))
-        for name in self.model.penalty_factors:
+        penalised = (*model.features, *(f"{name} missing" for name in self.indicators))
+        for name in model.penalty_factors:
             if name not in penalised:
                 hint = did_you_mean(name, penalised)
                 wanted = f"a name of model.features, or 'NAME missing' for an indicator{hint}"
@@ -285,14 +328,28 @@ class Study(Section):
         if (self.tuning is None) == (self.penalty is None):
             found = "neither" if self.penalty is None else "both"
             faults.add((), f"found {found}, expected exactly one of tuning or penalty")
-        if self.tuning is not None and self.model.risk_sets == "pooled":
+        if self.tuning is not None and model.risk_sets == "pooled":
             # Neighbouring totals over time differ by single patients; every further fit adds equations about them.
             faults.add(("tuning",), "found tuning with risk_sets: pooled, expected penalty, or risk_sets: stratified")
-        for i, site in enumerate(self.sites or ()):
-            if self.sites and site in self.sites[:i]:
-                faults.add(("sites", i), f"found {site!r} for the second time, expected each site once")
-        faults.require()
-        return self
+        for key in ("groups", "search", "ensembles", "consensus"):
+            if getattr(self, key):
+                faults.add((key,), f"found {key} beside model, expected it beside models")
+
+    def _check_many(self, faults: Faults) -> None:
+        for key in ("tuning", "penalty"):
+            if getattr(self, key) is not None:
+                faults.add((key,), f"found {key} beside models, expected search")
+        if self.search is None:
+            faults.add(("search",), "found nothing, expected a mapping: trials, folds, penalizer, l1_ratio ...")
+        check_models(faults, self.variables, self.groups, self.models, self.ensembles, self.consensus)
+        seen: dict[str, str] = {}
+        for group, spec in self.groups.items():
+            for name, _ in spec.sized():
+                if name in self.variables:
+                    faults.add(("groups", group), f"found the column {name!r}, which is a variable, too")
+                elif seen.setdefault(name, group) != group:
+                    faults.add(("groups", group), f"found the column {name!r}, which group {seen[name]!r} holds, too")
+                    break
 
     @property
     def sha256(self) -> str:
@@ -302,17 +359,60 @@ class Study(Section):
     @property
     def features(self) -> tuple[Feature, ...]:
         """The model's raw columns with their scales, in the model's order."""
-        return tuple(self.variables[name].feature(name) for name in self.model.features)
+        return tuple(self.columns[name].feature(name) for name in self.used)
+
+    @cached_property
+    def used(self) -> tuple[str, ...]:
+        """Names of the columns of its model, or of all its models, each once."""
+        if self.model is not None:
+            return self.model.features
+        groups = dict.fromkeys(group for model in self.models.values() for group in model.groups)
+        names = [name for group in groups for name in self.names_of(group)]
+        filters = [model.subgroup.variable for model in self.models.values() if model.subgroup is not None]
+        return tuple(dict.fromkeys([*names, *filters]))
+
+    def names_of(self, group: str) -> tuple[str, ...]:
+        """Names of the raw columns of a group, in their order."""
+        found = self.groups[group]
+        return found.variables if found.variables is not None else tuple(name for name, _ in found.sized())
+
+    @cached_property
+    def columns(self) -> Mapping[str, Variable]:
+        """All columns that a site's table must have: the variables, and those of the groups' images."""
+        found = dict(self.variables)
+        for group in self.groups.values():
+            for name, magnitude in group.sized():
+                found[name] = _measured(magnitude)
+        return found
+
+    @property
+    def single(self) -> Model:
+        """The model of a study of one.
+
+        Raises:
+            CtfedError: for a study of many models.
+        """
+        if self.model is None:
+            raise CtfedError(f"the study {self.name!r} has {len(self.models)} models; this needs a study of one model")
+        return self.model
+
+    @property
+    def subgroups(self) -> tuple[RowFilter, ...]:
+        """The row filters of its models, each once."""
+        rules = [model.subgroup.rule for model in self.models.values() if model.subgroup is not None]
+        return tuple({repr(rule): rule for rule in rules}.values())
 
     @property
     def indicators(self) -> tuple[str, ...]:
-        """The model's features that get a 0/1 column 'NAME missing' when imputed, in the model's order."""
-        names = (name for name in self.model.features if name in self.variables)
+        """The features that get a 0/1 column 'NAME missing' when imputed, in the order of the columns."""
+        names = (name for name in self.used if name in self.variables)
         return tuple(name for name in names if self.variables[name].missing_indicator)
 
     @property
     def folds(self) -> int:
         """Number of cross-validation folds; 1 when the study does not tune."""
+        if self.search is not None:
+            return self.search.folds
         return 1 if self.tuning is None else self.tuning.folds
 
     @property
@@ -329,8 +429,14 @@ class Study(Section):
         return TimeGrid(width=month, end=month * math.ceil(max(self.evaluation.horizons) / month))
 
     def label(self, name: str) -> str:
-        """The display name of a variable."""
-        return self.variables[name].label or name
+        """The display name of a variable, or of another column."""
+        return (self.variables[name].label or name) if name in self.variables else name
+
+
+@lru_cache(maxsize=1024)
+def _measured(magnitude: float) -> Variable:
+    """The entry of a column that was measured in images: any number, mean-imputed with its group."""
+    return Variable(type="continuous", range=(-MEASURED, MEASURED), magnitude=magnitude, impute="median")
 
 
 def load_study(path: Path | str) -> Study:
@@ -344,27 +450,32 @@ def load_study(path: Path | str) -> Study:
 
 def scope_of(study: Study) -> Scope:
     """What a site that approves the study lets itself be asked."""
-    pooled = ("pooled-gradient",) if study.model.risk_sets == "pooled" else ()
+    risk_sets = "stratified" if study.model is None else study.model.risk_sets
+    kinds = (*_DESCRIPTION, *_MODEL, *_EVALUATION, *(("pooled-gradient",) if risk_sets == "pooled" else ()))
     return Scope(
-        kinds=frozenset((*_DESCRIPTION, *_MODEL, *_EVALUATION, *pooled)),
+        kinds=frozenset((*kinds, *(_MANY if study.models else ()))),
         columns=frozenset(study.features),
         folds=study.folds,
         time_widths=(study.evaluation.time_bin, study.grid.width),
-        risk_sets=study.model.risk_sets,
+        risk_sets=risk_sets,
         min_cell=study.evaluation.min_cell,
         fine_tables=study.evaluation.fine_evaluation_tables,
+        rows=study.subgroups,
+        models=max(1, len(study.models) + len(study.ensembles)),
+        reference=study.harmonization.reference if any(model.combat for model in study.models.values()) else None,
     )
 
 
 def census_of(study: Study) -> CensusPlan:
     """What the sites count together before the first question, so that their gates can judge small cells."""
-    names = study.model.features
+    names = [name for name in study.used if name in study.variables]
     bins = math.ceil(study.grid.end / study.grid.width - 1e-9)
     return CensusPlan(
         folds=study.folds,
         edges=tuple(study.grid.width * (index + 1) for index in range(bins)),
         binary=tuple(name for name in names if study.variables[name].type == "binary"),
         missing=study.indicators,
+        subgroups=study.subgroups,
     )
 
 

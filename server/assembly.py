@@ -110,7 +110,7 @@ def left_out(session: Session) -> dict[str, tuple[str, ...]]:
 
 
 def _describe(session: Session, census: Census) -> list[str]:
-    train, test = census.table[:-1].sum(axis=0), census.table[-1]
+    train, test = census.table[0, :-1].sum(axis=0), census.table[0, -1]
     lines = [
         f"masked: {len(session.sites)} sites have opened the run; {train[0]:.0f} training patients with {train[1]:.0f} "
         f"events, {test[0]:.0f} test patients with {test[1]:.0f} events"

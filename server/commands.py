@@ -87,9 +87,9 @@ def _check_study(options: argparse.Namespace) -> int:
     from ctfed.study import load_study
 
     study = load_study(options.study)
-    how = f"{study.model.risk_sets} risk sets, {study.model.ties} ties, {study.model.updates} updates"
+    how = f"{study.single.risk_sets} risk sets, {study.single.ties} ties, {study.single.updates} updates"
     print(f"{study.name}: {study.title}")
-    print(f"  model     Cox, {how}; features: {', '.join(study.model.features)}")
+    print(f"  model     Cox, {how}; features: {', '.join(study.single.features)}")
     if study.tuning is not None:
         count = study.tuning.penalizers.count * len(study.tuning.l1_ratios)
         print(f"  tuning    {count} penalties in {study.tuning.folds}-fold cross-validation")

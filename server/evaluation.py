@@ -159,7 +159,7 @@ def _groups(study: Study, train: View, test: View) -> Algorithm[tuple[RiskGroups
         return None, f"no curves by risk group: {error}"
     ratio, note = None, ""
     try:
-        ratio = yield from fit_cox(test.then(ThresholdGroup(frozen(thresholds))), ties=study.model.ties)
+        ratio = yield from fit_cox(test.then(ThresholdGroup(frozen(thresholds))), ties=study.single.ties)
     except CtfedError as error:
         note = f"no hazard ratio between the risk groups: {error}"
     return RiskGroups(float(thresholds[0]), curves, logrank, ratio), note

@@ -125,7 +125,7 @@ def _rare_features(study: Study, view: View) -> Algorithm[dict[str, str]]:
     Sites refuse such features; the study leaves them out and says so.
     """
     minimum = study.evaluation.min_cell
-    binary = tuple(name for name in study.model.features if study.variables[name].type == "binary")
+    binary = tuple(name for name in study.single.features if study.variables[name].type == "binary")
     levels = tuple(frozen([0.0, 1.0]) for _ in binary)
     sizes, tables = yield Bundle((Counts(view), LevelCounts(view, binary, levels)))
     present = dict(zip(view.names, sizes["count"], strict=True))
@@ -159,14 +159,14 @@ def _prepare(study: Study, whole: View, left_out: Mapping[str, str]) -> Algorith
         ],
         minimum=study.evaluation.min_cell,
     )
-    if not study.model.standardise:
+    if not study.single.standardise:
         return Prepared(imputed.view, imputed, None, tuple(left_out.values()))
     standardised = yield from standardise(imputed.view)
     return Prepared(standardised.view, imputed, standardised, tuple(left_out.values()))
 
 
 def _factors(study: Study, view: View) -> tuple[float, ...] | None:
-    given = study.model.penalty_factors
+    given = study.single.penalty_factors
     return tuple(float(given.get(name, 1.0)) for name in view.names) if given else None
 
 
@@ -177,19 +177,19 @@ def _given(study: Study, factors: tuple[float, ...] | None) -> ElasticNet:
 
 def _fit(study: Study, view: View, penalty: ElasticNet, size: SplitSize) -> Algorithm[tuple[CoxFit, CoxFit | None]]:
     """The study's model, and beside it the unpenalised one where there are events enough."""
-    settings = Settings(updates=study.model.updates)
+    settings = Settings(updates=study.single.updates)
     grid = None
-    if study.model.risk_sets == "pooled":
+    if study.single.risk_sets == "pooled":
         regular = TimeGrid.regular(study.grid.width, study.grid.end)
         # Efron's ties need the risk that dies in each bin, beside the risk that leaves.
-        both = study.model.ties == "efron"
+        both = study.single.ties == "efron"
         grid = yield from merged_grid(view, regular, study.evaluation.min_cell, study.evaluation.horizons, both=both)
     penalties = [penalty]
     # Under pooled risk sets every further coefficient vector tells more of every time bin: one fit is enough.
     if penalty.penalizer > 0 and size.events >= EVENTS_PER_FEATURE * view.width and grid is None:
         penalties.append(ElasticNet(0.0))
     fits = yield from gather(
-        *[fit_cox(view, item, ties=study.model.ties, grid=grid, settings=settings) for item in penalties]
+        *[fit_cox(view, item, ties=study.single.ties, grid=grid, settings=settings) for item in penalties]
     )
     return fits[0], fits[1] if len(fits) > 1 else None
 

@@ -66,7 +66,7 @@ def tune(study: Study, train: View, folds: Sequence[View], factors: tuple[float,
         CtfedError: when no fold has a pair of patients of one site to compare.
     """
     assert study.tuning is not None
-    tuning, model = study.tuning, study.model
+    tuning, model = study.tuning, study.single
     path = tuning.penalizers
     paths = yield from gather(
         *[

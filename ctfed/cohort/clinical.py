@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ctfed.cohort.cells import CellReader, canonical
-from ctfed.cohort.splits import assign_folds, assign_split
 from ctfed.cohort.prepared import read_site_table
+from ctfed.cohort.splits import assign_folds, assign_split
 from ctfed.cohort.table import DataError, TextTable
 from ctfed.config import ConfigError, did_you_mean
 from ctfed.federation.arrays import BoolArray, FloatArray, IntArray
@@ -71,8 +71,8 @@ class _Clinical:
         }
         if self.split is not None:
             absent["the split is missing"] = np.array([label == "" for label in self.split])
-        for name in study.model.features:
-            if study.variables[name].impute == "none":
+        for name in study.used:
+            if study.columns[name].impute == "none":
                 absent[f"{name} is missing and the study does not impute it"] = np.isnan(self.columns[name])
         return [next((reason for reason, rows in absent.items() if rows[row]), "") for row in range(len(self.ids))]
 
@@ -120,8 +120,8 @@ def load_cohorts(site: Site, study: Study) -> PartitionedCohorts:
 def _check_variables(site: Site, study: Study) -> None:
     faults = []
     for name in site.features:
-        if name not in study.variables:
-            hint = did_you_mean(name, study.variables)
+        if name not in study.columns:
+            hint = did_you_mean(name, study.columns)
             faults.append(
                 f"{site.origin}: features.{name}: found {name!r}, expected a variable of study {study.name!r}{hint}"
             )
@@ -134,7 +134,7 @@ def _interpret(table: TextTable, site: Site, study: Study) -> _Clinical:
     ids = reader.identifiers(site.columns.id)
     time = reader.times(site.columns.time, study.endpoint.time_unit)
     event = reader.events()
-    columns = {name: reader.variable(name, entry, site.source(name)) for name, entry in study.variables.items()}
+    columns = {name: reader.variable(name, entry, site.source(name)) for name, entry in study.columns.items()}
     split = _split_column(reader, study)
     level = None if site.partition is None else reader.text(site.partition.by)
     if reader.faults:

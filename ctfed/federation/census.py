@@ -7,8 +7,9 @@ itself. A gate judges small cells on them: bins of the time grid, and the carrie
 from __future__ import annotations
 
 import hmac
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,7 +20,7 @@ from ctfed.federation.errors import MalformedMessage, Refusal
 from ctfed.federation.fixedpoint import add_limbs, from_limbs, to_limbs
 from ctfed.federation.masking import Masks
 from ctfed.federation.session import CENSUS, Assembly, Opening, SealedCount
-from ctfed.federation.view import View
+from ctfed.federation.view import RowFilter, View
 
 MISSING = " missing"  # what an imputed feature's indicator adds to its name
 
@@ -33,17 +34,24 @@ class CensusPlan:
         edges: right-closed edges of the study's time grid; deaths and censored patients are counted in its bins.
         binary: columns of zeros and ones; their ones and zeros are counted.
         missing: columns whose missing values are counted, because the study makes indicators of them.
+        subgroups: row filters of the study; everything is counted again in the rows of each.
     """
 
     folds: int
     edges: tuple[float, ...] = ()
     binary: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    subgroups: tuple[RowFilter, ...] = ()
 
     @property
     def bins(self) -> int:
         """Bins of the time grid, the open last one included; 0 without a grid."""
         return len(self.edges) + 1 if self.edges else 0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """All rows and those of each subgroup; the folds of the training split and the test split; counts."""
+        return 1 + len(self.subgroups), self.folds + 1, self.width
 
     @property
     def width(self) -> int:
@@ -53,7 +61,7 @@ class CensusPlan:
     @property
     def limbs(self) -> int:
         """Limbs of one site's census."""
-        return 2 * self.width * (self.folds + 1)
+        return 2 * math.prod(self.shape)
 
     def count(self, cohort: Cohort, rows: BoolArray) -> FloatArray:
         """(width,) counts of some rows (n,): patients, events, bins, ones and zeros, missing values."""
@@ -84,14 +92,14 @@ class Census:
 
     Attributes:
         plan: what was counted.
-        table: (folds + 1, width) counts of the training rows of each fold, and of the test rows.
+        table: (1 + subgroups, folds + 1, width) counts of the training rows of each fold, and of the test rows.
     """
 
     plan: CensusPlan
     table: FloatArray
 
     def of(self, view: View) -> tuple[int, int]:
-        """Patients and events of a view's rows, before its row filters."""
+        """Patients and events of a view's rows; none for a row filter that was not counted."""
         patients, events = self._rows(view)[:2]
         return round(float(patients)), round(float(events))
 
@@ -121,25 +129,47 @@ class Census:
         missing = round(float(counts[start + 2 * len(self.plan.binary) + self.plan.missing.index(name)]))
         return min(missing, patients - missing)
 
+    def remainders(self, view: View) -> list[int]:
+        """How many patients of a view's rows are outside its subgroup, and outside it and another one that it excludes.
+
+        Totals over all rows and over the subgroups tell of these by subtraction.
+        """
+        if not view.rows:
+            return []
+        whole, own = self.of(replace(view, rows=(), transforms=(), beside=()))[0], self.of(view)[0]
+        rest = [whole - own]
+        for rule in self.plan.subgroups:
+            if (rule,) != view.rows:
+                other = self.of(replace(view, rows=(rule,), transforms=(), beside=()))[0]
+                rest += [whole - own - other] if own + other <= whole else []
+        return rest
+
     def _rows(self, view: View) -> FloatArray:
+        counted = ((), *((rule,) for rule in self.plan.subgroups))
+        if view.rows not in counted:
+            return np.zeros(self.plan.width)
         chosen = [
             part
-            for split, fold, part in self._parts
+            for split, fold, part in self._parts[counted.index(view.rows)]
             if view.split in (split, "all") and (view.fold is None or (fold == view.fold) == view.held_out)
         ]
         return np.asarray(np.sum(chosen, axis=0)) if chosen else np.zeros(self.plan.width)
 
     @cached_property
-    def _parts(self) -> list[tuple[str, int, FloatArray]]:
-        """Split, fold (that of test rows is -1, as in a Cohort), and the counts there."""
-        train = [("train", fold, part) for fold, part in enumerate(self.table[:-1])]
-        return [*train, ("test", -1, self.table[-1])]
+    def _parts(self) -> list[list[tuple[str, int, FloatArray]]]:
+        """Split, fold (-1 of test rows, as in a Cohort) and the counts there: of all rows, then of each subgroup."""
+        return [
+            [*(("train", fold, part) for fold, part in enumerate(table[:-1])), ("test", -1, table[-1])]
+            for table in self.table
+        ]
 
 
 def _counted(cohort: Cohort, splits: Sequence[str], plan: CensusPlan) -> FloatArray:
-    train = (cohort.split == "train") & ("train" in splits)
-    parts = [plan.count(cohort, train & (cohort.fold == fold)) for fold in range(plan.folds)]
-    parts.append(plan.count(cohort, (cohort.split == "test") & ("test" in splits)))
+    parts = []
+    for kept in (np.ones(cohort.patients, dtype=bool), *(rule.keep(cohort) for rule in plan.subgroups)):
+        train = kept & (cohort.split == "train") & ("train" in splits)
+        parts += [plan.count(cohort, train & (cohort.fold == fold)) for fold in range(plan.folds)]
+        parts.append(plan.count(cohort, kept & (cohort.split == "test") & ("test" in splits)))
     return np.concatenate(parts)
 
 
@@ -192,4 +222,4 @@ def add_census(counts: Sequence[IntArray], plan: CensusPlan) -> Census:
     values = from_limbs(total, np.zeros(plan.limbs // 2, dtype=np.int64))
     if not ((values >= 0).all() and (values == np.rint(values)).all() and (values < 1e9).all()):
         raise Refusal("census-sum", "the masked counts of the sites do not add up to counts: their sessions differ")
-    return Census(plan, values.reshape(plan.folds + 1, plan.width))
+    return Census(plan, values.reshape(plan.shape))

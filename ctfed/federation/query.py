@@ -26,6 +26,8 @@ class Exposure:
         means: those of them at which the risk-weighted columns of each bin are told as well.
         weighed: those at which the server's own hazards weigh the patients.
         apart: whether these sums tell the dying of a bin from its censored.
+        plain: whether the table is told by its bins and thresholds alone; False where weights or sets of models make
+            another table of the same bins.
     """
 
     parameters: int = 0
@@ -36,6 +38,7 @@ class Exposure:
     means: tuple[str, ...] = ()
     weighed: tuple[str, ...] = ()
     apart: bool = False
+    plain: bool = True
 
 
 class Query(ABC):

@@ -24,7 +24,7 @@ from ctfed.imaging.segment.base import SegmenterSettings
 from ctfed.imaging.segment.card import REGIONS, Region, load_card
 from ctfed.preparation.cache import canonical, sha256
 from ctfed.preparation.embedded import plain, reader
-from ctfed.study import Name
+from ctfed.study_models import Name
 
 GIVEN = "given"
 FOUNDATION_MODEL = "fmcib"

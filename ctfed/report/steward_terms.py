@@ -87,18 +87,22 @@ class Limits:
         if what == "rounds":
             return policy.max_rounds
         if what == "tables":
-            return policy.max_tables
+            return policy.max_tables * (1 if scope is None else scope.models)
         if scope is None:
             return None
         if what == "points":
-            return policy.max_points if scope.risk_sets == "pooled" else BASELINE_POINTS
+            return policy.max_points if scope.risk_sets == "pooled" else BASELINE_POINTS * scope.models
         if patients is None:
             return None
         if what == "numbers":
             share = policy.released_together if about == TOGETHER else policy.released_per_value
             return share * patients * len(scope.columns)
         fine = scope.fine_tables and FINE_TABLES in policy.exceptions and about.endswith(f"|{SCORES}")
-        return None if fine or what != "cuts" else policy.cuts_per_patient * patients
+        return (
+            None
+            if fine or what != "cuts"
+            else policy.cuts_per_patient * patients * (scope.models if about.endswith(f"|{SCORES}") else 1)
+        )
 
 
 def meaning(kind: str) -> str:

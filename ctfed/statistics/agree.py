@@ -182,7 +182,7 @@ class AgreementCounts(Query):
             cuts.setdefault(names[index], []).extend(row)
         cells = self.weights.cells * (max(2, self.bins) + 1)
         told = {name: np.unique(np.array(row)) for name, row in cuts.items()}
-        return Exposure(cells=cells, cuts=told, times=self.weights.edges)
+        return Exposure(cells=cells, cuts=told, times=self.weights.edges, plain=False)
 
     def answer(self, cohort: Cohort) -> Summary:
         """This site's sums."""

@@ -72,7 +72,7 @@ class HorizonLosses(Query):
     @property
     def exposure(self) -> Exposure:
         """Sums by time bin, if asked with enough different weights."""
-        return Exposure(cells=self.weights.cells, times=self.weights.edges)
+        return Exposure(cells=self.weights.cells, times=self.weights.edges, plain=False)
 
     def answer(self, cohort: Cohort) -> Summary:
         """This site's sums."""

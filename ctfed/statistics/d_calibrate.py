@@ -70,7 +70,7 @@ class SurvivalDeciles(Query):
         levels = -np.log(np.arange(1, self.bins) / self.bins)
         cuts = np.log(levels[None, ::-1]) - np.log(self.hazard[:, -1:])
         names = self.view.names
-        return Exposure(cells=self.bins, cuts=dict(zip(names, cuts, strict=True)), times=self.grid.edges)
+        return Exposure(cells=self.bins, cuts=dict(zip(names, cuts, strict=True)), times=self.grid.edges, plain=False)
 
     def answer(self, cohort: Cohort) -> Summary:
         """This site's sums."""

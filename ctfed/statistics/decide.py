@@ -73,7 +73,7 @@ class DecisionSums(Query):
         """A table of time bins by score bins, if asked with enough different weights."""
         cuts = dict(zip(self.view.names, self.cuts, strict=True))
         cells = self.weights.cells * (self.cuts.shape[1] + 1)
-        return Exposure(cells=cells, cuts=cuts, times=self.weights.edges)
+        return Exposure(cells=cells, cuts=cuts, times=self.weights.edges, plain=False)
 
     def answer(self, cohort: Cohort) -> Summary:
         """This site's sums."""

@@ -30,7 +30,7 @@ def with_columns(cohort: Cohort, seed: int) -> Cohort:
 def counted(cohort: Cohort) -> Census:
     train = [cohort.split == "train"] * FOLDS
     rows = [part & (cohort.fold == fold) for fold, part in enumerate(train)] + [cohort.split == "test"]
-    return Census(PLAN, np.array([PLAN.count(cohort, part) for part in rows]))
+    return Census(PLAN, np.array([[PLAN.count(cohort, part) for part in rows]]))
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=5), st.integers(0, 1000))
@@ -38,7 +38,7 @@ def test_the_counts_of_any_sites_add_up_to_those_of_their_pool(patients: list[in
     cohorts = [with_columns(cohort, seed + i) for i, cohort in enumerate(site_cohorts(patients, seed))]
     together = counted(pool(cohorts))
     assert (sum(counted(cohort).table for cohort in cohorts) == together.table).all()
-    assert together.table.shape == (FOLDS + 1, PLAN.width)
+    assert together.table.shape == PLAN.shape
 
 
 @pytest.mark.parametrize("edges", [EDGES, EDGES[:1], EDGES[1::2], EDGES[-1:]])
@@ -59,7 +59,7 @@ def test_edges_that_were_not_counted_are_not_known(edges: tuple[float, ...]) -> 
 
 def test_without_a_grid_no_edge_is_known() -> None:
     plain = CensusPlan(1)
-    assert Census(plain, np.zeros((2, 2))).leavers(VIEW, np.array([1.0])) is None
+    assert Census(plain, np.zeros((1, 2, 2))).leavers(VIEW, np.array([1.0])) is None
 
 
 def test_carriers_are_the_fewer_with_or_without() -> None:

@@ -48,7 +48,7 @@ PLAN = CensusPlan(5, tuple(np.arange(1.0, 31.0).tolist()), ("x2",), ("x3",))
 LATER = [0.0] * (2 * PLAN.bins - 4)
 FOLD = [20.0, 10.0, *(6.0, 4.0, 4.0, 6.0), *LATER, *(2.0, 18.0), 4.0]
 TEST = [40.0, 20.0, *(18.0, 2.0, 2.0, 18.0), *LATER, *(3.0, 37.0), 3.0]
-CENSUS = Census(PLAN, np.array([FOLD] * 5 + [TEST]))
+CENSUS = Census(PLAN, np.array([[FOLD] * 5 + [TEST]]))
 
 
 @register("test-undeclared")

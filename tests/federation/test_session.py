@@ -77,9 +77,9 @@ def test_every_site_opens_the_same_counts(sealed: Sealed) -> None:
         census = sealed.open(sealed.assembly, site)
         for fold in range(FOLDS):
             rows = (everyone.split == "train") & (everyone.fold == fold)
-            assert census.table[fold].tolist() == [rows.sum(), everyone.event[rows].sum()]
+            assert census.table[0, fold].tolist() == [rows.sum(), everyone.event[rows].sum()]
         rows = everyone.split == "test"
-        assert census.table[-1].tolist() == [rows.sum(), everyone.event[rows].sum()]
+        assert census.table[0, -1].tolist() == [rows.sum(), everyone.event[rows].sum()]
 
 
 def all_views() -> list[View]:

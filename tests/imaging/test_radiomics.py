@@ -49,7 +49,8 @@ def assert_as_pyradiomics(found: dict[str, float], expected: dict[str, float]) -
     assert set(found) == set(expected)
     for name, value in expected.items():
         if name.startswith("original_shape_"):
-            assert found[name] == pytest.approx(value, rel=1e-9, abs=1e-9, nan_ok=True), name
+            # An axis of no extent is zero, or the root of a rounding error.
+            assert found[name] == pytest.approx(value, rel=1e-9, abs=1e-6 * (value < 1e-6), nan_ok=True), name
         else:
             assert found[name] == value or (np.isnan(found[name]) and np.isnan(value)), name
 

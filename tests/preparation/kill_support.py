@@ -40,20 +40,28 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 def kill_at_random(site: Path, kills: int, seed: int, longest: float) -> int:
-    """Start the command ``kills`` times and SIGKILL it after 1 to ``longest`` seconds: in turn its own process alone,
-    and all its processes at once. How many kills hit a run that was still at work."""
+    """Start the command ``kills`` times and SIGKILL it in the midst of its work: up to ``longest`` seconds after it has
+    put a first result into the cache. In turn its own process alone is killed, and all its processes at once. How many
+    results the killed runs have left in the cache."""
     rng = random.Random(seed)
-    hit = 0
+    cache = site.parent / "out" / "local" / "cache"
     for number in range(kills):
+        before = _results(cache)
         process = start(site)
-        time.sleep(rng.uniform(1.0, longest))
-        hit += process.poll() is None
+        while process.poll() is None and _results(cache) == before:
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0.0, longest))
+        assert process.poll() is None, "the run ended before it was killed"
         if number % 2:
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
         process.communicate(timeout=60)
-    return hit
+    return _results(cache)
+
+
+def _results(cache: Path) -> int:
+    return sum(1 for _ in cache.glob("??/*/result.json"))
 
 
 def tables(local: Path) -> dict[str, bytes]:

@@ -15,7 +15,8 @@ from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from ctfed.config import ConfigError, Document, Faults, Key, Section, did_you_mean, listed, read_document, read_yaml
 from ctfed.site import FilePath, _short_form
-from ctfed.study import Name, Text, TimeUnit, Variable
+from ctfed.study import TimeUnit, Variable
+from ctfed.study_models import Name, Text
 
 MARKER = "ctfed_dictionary"
 Separator = Literal[",", ";", "\t"]

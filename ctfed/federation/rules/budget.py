@@ -100,7 +100,8 @@ class Budget:
                 continue
             told = self._add(f"cuts|{asked.rows}|{pot}")
             excepted = asked.fine and pot == SCORES  # quantiles of fine tables take more cuts than there are patients
-            if told > share * asked.patients and not excepted:
+            allowed = share * asked.patients * (self._scope.models if pot == SCORES else 1)
+            if told > allowed and not excepted:
                 raise Refusal(
                     "too-many-cuts",
                     f"{asked}: {told} thresholds of {pot!r} for {asked.patients} patients, this site allows {share:g} "
@@ -111,12 +112,13 @@ class Budget:
         return column in self._scope.names or column.removesuffix(" missing") in self._scope.names
 
     def _spend_table(self, asked: Asking) -> None:
-        exposure, most = asked.exposure, self._policy.max_tables
+        exposure, most = asked.exposure, self._policy.max_tables * self._scope.models
         if exposure.cells == 0:
             return
         bins = b"" if exposure.times is None else exposure.times.tobytes()
         cuts = "|".join(mark for _, mark in _told_cuts(asked))
-        mark = sha256(bins + f"|{digest(asked.query.view)}|{cuts}".encode()).hexdigest()[:12]
+        what = digest(asked.query.view) if asked.exposure.plain else digest(asked.query)
+        mark = sha256(bins + f"|{what}|{cuts}".encode()).hexdigest()[:12]
         if self._is_new(f"table|{asked.rows}|{mark}") and self._add(f"tables|{asked.rows}") > most:
             raise Refusal(
                 "too-many-tables",
@@ -131,7 +133,7 @@ class Budget:
         if not exposure.points:
             return
         pooled = self._scope.risk_sets == "pooled"
-        most = self._policy.max_points if pooled else BASELINE_POINTS
+        most = self._policy.max_points if pooled else BASELINE_POINTS * self._scope.models
         if points > most:
             what = "a study with pooled risk sets" if pooled else "the baseline hazard of a study with stratified ones"
             raise Refusal(
@@ -139,9 +141,9 @@ class Budget:
                 f"{asked}: risk sets over time are told at more than {most} coefficient vectors, this site's most for "
                 f"{what}; use updates: newton, or risk_sets: stratified",
             )
-        width = asked.query.view.width
+        width = max(asked.query.view.width, len(self._scope.columns) if self._scope.models > 1 else 0)
         told, held = points + width * means, width * asked.min_cell
-        if told >= max(held, BASELINE_POINTS + 1):
+        if told >= max(held, BASELINE_POINTS * self._scope.models + 1):
             raise Refusal(
                 "numbers-per-bin",
                 f"{asked}: {told} numbers of every time bin, which holds {held} values when it holds {asked.min_cell} "

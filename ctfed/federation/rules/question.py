@@ -78,11 +78,18 @@ def _too_few_sites(asked: Asking) -> str | None:
 
 def _too_few_patients(asked: Asking) -> str | None:
     least = asked.policy.min_patients
-    if asked.patients >= least:
-        return None
-    return (
-        f"{asked}: {asked.patients} patients at all sites, this site wants {least}; use fewer folds or a larger split"
-    )
+    if asked.patients < least:
+        return (
+            f"{asked}: {asked.patients} patients at all sites, this site wants {least}; use fewer folds or a larger "
+            "split"
+        )
+    small = [rest for rest in asked.census.remainders(asked.query.view) if 0 < rest < least]
+    if small:
+        return (
+            f"{asked}: {small[0]} patients are outside the subgroup, of whom a difference of two totals tells; this "
+            f"site wants {least} or none"
+        )
+    return None
 
 
 def _too_few_events(asked: Asking) -> str | None:

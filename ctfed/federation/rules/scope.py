@@ -28,7 +28,9 @@ class Scope:
         risk_sets: 'stratified' or 'pooled'.
         min_cell: the fewest patients of a cell that the study asks for.
         fine_tables: whether it names the exception ``fine_evaluation_tables``.
-        rows: the row filters of the study.
+        rows: the row filters of the study; a view has none of them or one.
+        models: number of models and ensembles whose scores are evaluated; budgets of scores are for each of them.
+        reference: the batch that a reference-batch ComBat publishes; None for none.
     """
 
     kinds: frozenset[str]
@@ -39,6 +41,8 @@ class Scope:
     min_cell: int
     fine_tables: bool = False
     rows: tuple[RowFilter, ...] = ()
+    models: int = 1
+    reference: str | None = None
 
     @property
     def names(self) -> frozenset[str]:
@@ -66,8 +70,8 @@ class Scope:
         if view.fold is not None and not (view.split == "train" and self.folds > 1 and 0 <= view.fold < self.folds):
             return f"fold {view.fold} of the {view.split} split"
         strange_rows = [rule for rule in view.rows if rule not in self.rows]
-        if strange_rows:
-            return f"the row filter {strange_rows[0]}"
+        if strange_rows or len(view.rows) > 1:
+            return f"the row filter {(strange_rows or view.rows)[0]}" + (" beside another" if not strange_rows else "")
         return None
 
     def on_grid(self, edges: FloatArray) -> bool:
@@ -85,6 +89,7 @@ def _multiples(edges: FloatArray, width: float) -> bool:
 
 def rows_of(view: View) -> str:
     """The rows of a view in words; views of the same rows share their budgets, whatever their columns."""
+    part = f" of {' and '.join(map(str, view.rows))}" if view.rows else ""
     if view.fold is None:
-        return view.split
-    return f"{view.split} {'in' if view.held_out else 'outside'} fold {view.fold}"
+        return view.split + part
+    return f"{view.split} {'in' if view.held_out else 'outside'} fold {view.fold}{part}"

@@ -11,6 +11,8 @@ from ctfed.cohort.faults import CaseFault
 from ctfed.imaging.segment import SegmenterSettings, build
 from ctfed.imaging.volume import Volume
 
+pytest.importorskip("SimpleITK", reason="SimpleITK is not installed (pip install ctfed[imaging])")
+
 
 def body() -> tuple[Volume, np.ndarray]:
     """A phantom: body in air, two lungs with vessels and an inner nodule, stomach gas; and the lungs' truth."""
@@ -37,7 +39,6 @@ def test_a_phantoms_lungs_are_found_with_vessels_and_nodules() -> None:
 
 
 def test_turned_axes_make_no_difference() -> None:
-    pytest.importorskip("SimpleITK", reason="SimpleITK is not installed (pip install ctfed[imaging])")
     image, _ = body()
     expected = build(SegmenterSettings(model="threshold-lung")).segment(image).masks["lung"]
     # The same voxels stored with z first reversed and x and z swapped.
@@ -74,7 +75,6 @@ def test_scans_that_no_model_can_use_are_named(value: float, rule: str) -> None:
 def test_lungs_of_lung1_001_are_near_the_published_contours(lung1_001_folder: Path) -> None:
     """The tumour touches the wall and is not air, so the two cannot agree fully."""
     pytest.importorskip("pydicom", reason="pydicom is not installed (pip install ctfed[imaging])")
-    pytest.importorskip("SimpleITK", reason="SimpleITK is not installed (pip install ctfed[imaging])")
     from ctfed.cohort.scans import choose_series, find_patients, read_masks, read_scan
 
     patient = find_patients(lung1_001_folder)[0]
