@@ -7,20 +7,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ctfed.federation.algorithm import Algorithm, Bundle, beside, gather
-from ctfed.federation.arrays import FloatArray, frozen
+from ctfed.federation.algorithm import Algorithm, beside, gather
+from ctfed.federation.arrays import FloatArray
 from ctfed.federation.census import MISSING
 from ctfed.federation.errors import CtfedError
-from ctfed.federation.rules.scope import rows_of
 from ctfed.federation.view import View
 from ctfed.statistics.baseline import Baseline, merged_grid, pooled_baseline
 from ctfed.statistics.cox import CoxFit, ElasticNet, Settings, fit_cox, robust_covariance
 from ctfed.statistics.describe import Counts, Fitted
-from ctfed.statistics.impute import Imputed, LevelCounts, impute
+from ctfed.statistics.impute import Imputed, impute
 from ctfed.statistics.standardise import Standardise, Standardised, standardise
 from ctfed.statistics.timegrid import TimeGrid
 from ctfed.study import Study
 from server.evaluation import Evaluated, evaluate
+from server.rare import rare_features
 from server.tuning import Tuned, tune
 
 EVENTS_PER_FEATURE = 5  # an unpenalised reference fit with fewer events per feature would mislead
@@ -92,7 +92,7 @@ def study_algorithm(study: Study) -> Algorithm[StudyResult]:
     train = View(study.features, split="train")
     views = [train] + [train.training_fold(fold) for fold in range(study.folds) if study.tuning is not None]
     sizes, rare = yield from beside(
-        gather(_size(train), _size(train.test())), gather(*[_rare_features(study, view) for view in views])
+        gather(_size(train), _size(train.test())), gather(*[rare_features(study, view) for view in views])
     )
     left_out = {name: sentence for found in reversed(rare) for name, sentence in found.items()}
     prepared, *folds = yield from gather(*[_prepare(study, view, left_out) for view in views])
@@ -117,29 +117,6 @@ def study_algorithm(study: Study) -> Algorithm[StudyResult]:
 def _size(view: View) -> Algorithm[SplitSize]:
     total = yield Counts(view)
     return SplitSize(view.split, round(total.number("patients")), round(total.number("events")))
-
-
-def _rare_features(study: Study, view: View) -> Algorithm[dict[str, str]]:
-    """Two-valued features that too few patients have, or lack: sums of their products are these patients' rows.
-
-    Sites refuse such features; the study leaves them out and says so.
-    """
-    minimum = study.evaluation.min_cell
-    binary = tuple(name for name in study.single.features if study.variables[name].type == "binary")
-    levels = tuple(frozen([0.0, 1.0]) for _ in binary)
-    sizes, tables = yield Bundle((Counts(view), LevelCounts(view, binary, levels)))
-    present = dict(zip(view.names, sizes["count"], strict=True))
-    patients = round(sizes.number("patients"))
-    fewest = {name: round(pair.min()) for name, pair in zip(binary, tables["level"].reshape(-1, 2), strict=True)}
-    for name in study.indicators:
-        missing = patients - round(present[name])
-        fewest[f"{name}{MISSING}"] = min(missing, patients - missing)
-    return {
-        name: f"{name!r} is left out of the model: it tells {held} of {patients} patients ({rows_of(view)} rows) from "
-        f"all others, a cell holds at least {minimum}"
-        for name, held in fewest.items()
-        if 0 < held < minimum
-    }
 
 
 def _prepare(study: Study, whole: View, left_out: Mapping[str, str]) -> Algorithm[Prepared]:

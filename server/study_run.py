@@ -15,6 +15,7 @@ from ctfed.study import Study, census_of, load_study
 from server.assembly import Agreement, left_out
 from server.conductor import Conductor, Transport
 from server.journal import Journal, RoundRecord
+from server.model_file import write_model_file
 from server.privacy import epsilon, privacy_spent
 from server.results import RunFacts, results_of
 from server.study_algorithm import StudyResult, study_algorithm
@@ -79,6 +80,7 @@ def run_study(
         left_out={} if conductor.assembly is None else left_out(conductor.assembly.session),
     )
     page = write_pooled_report(results_of(result, facts), out)
+    write_model_file(result, out)
     tell(_headline(study, result, facts))
     tell(f"report: {page}")
     return result

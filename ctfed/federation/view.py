@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -209,6 +209,18 @@ class View:
     def width(self) -> int:
         """Number of columns after all transforms."""
         return len(self.features)
+
+    @classmethod
+    def joined(cls, views: Sequence[View]) -> View:
+        """The columns of several views of the same rows, side by side.
+
+        Raises:
+            ValueError: when there is none, their rows differ, or two name the same column.
+        """
+        if not views:
+            raise ValueError("no view to join")
+        rows = views[0].selection
+        return cls((), rows.split, rows.fold, rows.held_out, (), rows.rows, tuple(views))
 
     @property
     def selection(self) -> Rows:

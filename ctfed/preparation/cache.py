@@ -54,9 +54,14 @@ class Result:
 
     @classmethod
     def of(cls, values: Mapping[str, Any], arrays: Mapping[str, Array] | None = None) -> Result:
-        """A new result."""
+        """A new result, as the cache will give it back: keys sorted, tuples as lists."""
         held = dict(arrays or {})
-        return cls(values, {name: array_digest(array) for name, array in held.items()}, None, lambda: held)
+        return cls(
+            json.loads(canonical(values)),
+            {name: array_digest(array) for name, array in held.items()},
+            None,
+            lambda: held,
+        )
 
     @classmethod
     def of_fault(cls, fault: CaseFault) -> Result:

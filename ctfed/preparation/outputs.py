@@ -8,12 +8,13 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ctfed.cohort.scans.model import Acquisition
 from ctfed.preparation.atomic import write_file, write_text
 from ctfed.preparation.columns import Column
 from ctfed.preparation.outcome import Aside, FloatArray
@@ -111,8 +112,8 @@ def write_notes(path: Path, notes: Mapping[str, Sequence[str]]) -> None:
 
 
 def write_acquisition(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """How each patient's scan was made; fields that no scan has are left out."""
-    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    """How each patient's scan was made: the fields of ``Acquisition``."""
+    names = [field.name for field in fields(Acquisition)]
     cells = ([key, *(_cell(row.get(name)) for name in names)] for key, row in sorted(rows.items()))
     write_table(path, ["patient", *names], cells)
 

@@ -333,14 +333,30 @@ def bootstrap_intervals(
     Returns:
         (m, 2) limits for every statistic.
     """
+    drawn = bootstrap_draws(counts, statistics, replicates=replicates, seed=seed)
+    return {name: percentile_limits(values, level) for name, values in drawn.items()}
+
+
+def bootstrap_draws(
+    counts: FloatArray,
+    statistics: Mapping[str, Callable[[FloatArray], FloatArray]],
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> dict[str, FloatArray]:
+    """(m, R) replicates of every statistic, see ``bootstrap_intervals``."""
     rng = np.random.default_rng(seed)
+    drawn = [_replicated(table, statistics, replicates, rng) for table in counts]
+    return {name: np.stack([one[name] for one in drawn]) for name in statistics}
+
+
+def percentile_limits(values: FloatArray, level: float = 0.95) -> FloatArray:
+    """(m, 2) percentile limits of (m, R) replicates; NaN where more than one in twenty has no value."""
     tail = (1 - level) / 2
-    limits = {name: np.full((counts.shape[0], 2), np.nan) for name in statistics}
-    for model, table in enumerate(counts):
-        drawn = _replicated(table, statistics, replicates, rng)
-        for name, values in drawn.items():
-            if np.isnan(values).mean() <= 0.05:
-                limits[name][model] = np.nanquantile(values, [tail, 1 - tail])
+    limits = np.full((values.shape[0], 2), np.nan)
+    for limit, row in zip(limits, values, strict=True):
+        if np.isnan(row).mean() <= 0.05:
+            limit[:] = np.nanquantile(row, [tail, 1 - tail])
     return limits
 
 

@@ -29,6 +29,7 @@ def test_a_result_comes_back_with_all_its_bits(tmp_path: Path) -> None:
     found = Cache(tmp_path).get(KEY)
     assert found is not None
     assert repr(found.values) == repr(dict(sorted(values.items())))
+    assert repr(Result.of(values).values) == repr(found.values)  # the same before it is kept, in the same order
     assert found.digest == Result.of(values, arrays).digest
     for name, array in arrays.items():
         np.testing.assert_array_equal(found.arrays[name], array)

@@ -252,6 +252,7 @@ def test_a_site_without_prepared_features_says_so(site_file: SiteFile, tmp_path:
         load_cohort(load_site(site_file()), load_study(tmp_path / "study.yaml"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_no_system_call_reaches_for_a_network(site_file: SiteFile, tmp_path: Path) -> None:
     """What the kernel sees of all processes of a run from an empty cache: nothing is connected, asked or sent.

@@ -98,7 +98,7 @@ def test_behind_gates_the_study_runs_and_a_server_that_insists_is_refused(
     if leave_out:
         assert "carrier" not in run_guarded(study, cohorts, tmp_path).fit.view.names
         return
-    monkeypatch.setattr("server.study_algorithm._rare_features", _none)
+    monkeypatch.setattr("server.study_algorithm.rare_features", _none)
     with pytest.raises(Refusal) as refused:
         run_guarded(study, cohorts, tmp_path)
     assert refused.value.rule == "rare-level"

@@ -1,0 +1,1 @@
+"""Studies of many models: groups of features prepared together, models searched, fitted and compared together."""

@@ -1,0 +1,168 @@
+"""Groups of features, prepared on the rows that a model is fitted on: imputed, standardised, harmonized, projected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ctfed.federation.algorithm import Algorithm, gather
+from ctfed.federation.arrays import frozen
+from ctfed.federation.census import MISSING
+from ctfed.federation.view import RowFilter, Rows, View
+from ctfed.statistics.combat import CombatOptions, combat, restandardise
+from ctfed.statistics.describe import moments
+from ctfed.statistics.impute import Impute, impute
+from ctfed.statistics.project import RandomProjection, project
+from ctfed.statistics.standardise import CONSTANT, Standardise, require_values, standardise
+from ctfed.study import Study
+from server.rare import rare_features
+
+TRAINING = Rows()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A group of features as some models use it: harmonized or not, of all patients or of a subgroup.
+
+    Attributes:
+        group: its name in the study.
+        combat: whether its features are harmonized.
+        rows: the subgroup's filter, () for all patients.
+    """
+
+    group: str
+    combat: bool
+    rows: tuple[RowFilter, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedGroup:
+    """A group on some rows.
+
+    Attributes:
+        view: complete, standardised columns; of a projected group, the components.
+        flat: columns that hardly vary, which a selection drops.
+        components: names of the components of a projected group, () of others.
+        warnings: sentences for the reader.
+    """
+
+    view: View
+    flat: tuple[str, ...]
+    components: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def row_sets(study: Study, rows: tuple[RowFilter, ...]) -> list[Rows]:
+    """All training rows of a subgroup, and those outside each fold."""
+    whole = replace(TRAINING, rows=rows)
+    return [whole, *(replace(whole, fold=fold) for fold in range(study.folds))]
+
+
+Rare = dict[tuple[RowFilter, ...], dict[str, str]]  # subgroup -> feature -> why it is left out
+
+
+def rare_in(study: Study, subgroups: Iterable[tuple[RowFilter, ...]]) -> Algorithm[Rare]:
+    """For each subgroup: variables that are too rare in one of its row sets, with a sentence; in one round."""
+    filters = list(dict.fromkeys(subgroups))
+    columns = tuple(study.columns[name].feature(name) for name in study.used if name in study.variables)
+    views = [[View(columns).on(rows) for rows in row_sets(study, rule)] for rule in filters]
+    found = yield from gather(*[rare_features(study, view) for part in views for view in part])
+    named: Rare = {}
+    start = 0
+    for rule, part in zip(filters, views, strict=True):
+        merged = reversed(found[start : start + len(part)])
+        named[rule] = {name: sentence for one in merged for name, sentence in one.items()}
+        start += len(part)
+    return named
+
+
+def prepare_groups(
+    study: Study, variants: Sequence[Variant], rare: Mapping[tuple[RowFilter, ...], Mapping[str, str]]
+) -> Algorithm[dict[Variant, list[PreparedGroup]]]:
+    """Every variant on all its row sets, in the order of ``row_sets``; all in the same rounds."""
+    sets = [row_sets(study, variant.rows) for variant in variants]
+    jobs = [
+        _prepare(study, variant, rows, rare[variant.rows])
+        for variant, part in zip(variants, sets, strict=True)
+        for rows in part
+    ]
+    found = yield from gather(*jobs)
+    width = study.folds + 1
+    return {variant: found[k * width : (k + 1) * width] for k, variant in enumerate(variants)}
+
+
+def _prepare(study: Study, variant: Variant, rows: Rows, rare: Mapping[str, str]) -> Algorithm[PreparedGroup]:
+    names = [name for name in study.names_of(variant.group) if name not in rare]
+    view = View(tuple(study.columns[name].feature(name) for name in names)).on(rows)
+    if study.groups[variant.group].clinical:
+        return (yield from _clinical(study, view, rare))
+    return (yield from _measured(study, variant, view))
+
+
+def _clinical(study: Study, view: View, rare: Mapping[str, str]) -> Algorithm[PreparedGroup]:
+    chosen = {name: study.variables[name] for name in view.names}
+    indicators = [name for name, variable in chosen.items() if variable.missing_indicator]
+    imputed = yield from impute(
+        view,
+        methods={name: variable.impute for name, variable in chosen.items()},
+        ranges={name: variable.range for name, variable in chosen.items()},
+        levels={name: variable.possible_levels for name, variable in chosen.items() if variable.impute == "mode"},
+        indicators=[name for name in indicators if f"{name}{MISSING}" not in rare],
+        minimum=study.evaluation.min_cell,
+    )
+    standardised = yield from standardise(imputed.view)
+    warnings = (*rare.values(), *imputed.warnings, *standardised.warnings)
+    return PreparedGroup(standardised.view, (), (), warnings)
+
+
+def _measured(study: Study, variant: Variant, view: View) -> Algorithm[PreparedGroup]:
+    """Mean-imputed and standardised by the same moments; then harmonized; then projected."""
+    found = yield from moments(view)
+    require_values(found.names, found.count)
+    # Imputing the mean leaves mean and sum of squares as they are.
+    sd = np.sqrt(found.squares / found.patients)
+    constant = sd <= CONSTANT * np.abs(found.mean)
+    flat = tuple(np.array(found.names)[sd <= study.selection.near_zero * np.abs(found.mean)].tolist())
+    steps = (
+        Impute(found.names, frozen(found.mean)),
+        Standardise(
+            found.names,
+            frozen(found.mean),
+            frozen(np.where(constant, 1.0, sd)),
+            tuple(np.array(found.names)[constant].tolist()),
+        ),
+    )
+    prepared, warnings = view.then(*steps), _missing(variant, found.missing / found.patients)
+    if variant.combat:
+        chosen = study.harmonization
+        options = CombatOptions(
+            prior=chosen.prior,
+            mean_only=chosen.mean_only,
+            reference=chosen.reference or "",
+            minimum=chosen.minimum,
+            unseen=chosen.unseen,
+        )
+        harmonized = yield from combat(prepared, options=options)
+        restandardised = yield from restandardise(harmonized)
+        prepared, warnings = restandardised.view, (*warnings, *harmonized.warnings)
+    projection = study.groups[variant.group].projection
+    if projection is None:
+        return PreparedGroup(prepared, flat, (), warnings)
+    most = projection.components[-1]
+    if projection.method == "pca":
+        projected = yield from project(prepared, most, seed=projection.seed, prefix=variant.group)
+        scores, warnings = projected.view, (*warnings, *projected.warnings)
+    else:
+        step = RandomProjection(prepared.width, most, projection.seed, variant.group)
+        scores = prepared.then(step)
+    standardised = yield from standardise(scores)
+    return PreparedGroup(standardised.view, (), standardised.view.names, (*warnings, *standardised.warnings))
+
+
+def _missing(variant: Variant, share: np.ndarray) -> tuple[str, ...]:
+    worst = float(share.max(initial=0.0))
+    if worst == 0:
+        return ()
+    return (f"group {variant.group!r}: up to {worst:.0%} of the patients lack a feature; its mean stands in its place",)
