@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from ctfed import __version__, combat_command, ledger_commands
+from ctfed import __version__, combat_command, doctor, ledger_commands, predict_command, report_command, round_commands
 from ctfed.federation.errors import CtfedError
 from ctfed.phantom import command as phantom_command
+from ctfed.tcia import command as tcia_command
 
 Command = Callable[[argparse.Namespace], int]
 Commands = argparse._SubParsersAction  # the type of what add_subparsers returns; argparse gives it no public name
@@ -59,13 +60,19 @@ def register_site_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     check.add_argument("site", type=Path, help="the site's YAML file")
     check.add_argument("--study", type=Path, required=True, help="the study's YAML file")
     check.set_defaults(command=_check_site)
+    doctor.register(commands)
     _register_prepare(commands)
+    _register_weights(commands)
     _register_keygen(commands)
     _register_approve(commands)
     _register_join(commands)
     ledger_commands.register(commands)
     combat_command.register(commands)
+    round_commands.register(commands)
     phantom_command.register(commands)
+    report_command.register(commands)
+    predict_command.register(commands)
+    tcia_command.register(commands)
 
 
 def _register_prepare(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -75,7 +82,12 @@ def _register_prepare(commands: Commands[argparse.ArgumentParser]) -> None:
         description="Segment and measure every scan, and join the clinical data. Stopped at any moment, the same "
         "command goes on where it was; run again, it does what has changed.",
     )
-    prepare.add_argument("--site", type=Path, required=True, help="the site's YAML file, with a section prepare")
+    prepare.add_argument(
+        "--site",
+        type=Path,
+        required=True,
+        help="the site's YAML file, with a section prepare, or a folder of CENTRE/site.yaml",
+    )
     prepare.add_argument(
         "--only", nargs="+", default=[], metavar="PATIENT", help="these patients (identifiers or keys)"
     )
@@ -83,6 +95,19 @@ def _register_prepare(commands: Commands[argparse.ArgumentParser]) -> None:
     prepare.add_argument("--workers", type=_count, help="patients at once (default: as cores and memory allow)")
     prepare.add_argument("--dry-run", action="store_true", help="list the patients and what would be done")
     prepare.set_defaults(command=_prepare)
+
+
+def _register_weights(commands: Commands[argparse.ArgumentParser]) -> None:
+    weights = commands.add_parser(
+        "weights",
+        help="write the manifest of a folder of a model's weights",
+        description="Write ctfed_weights.yaml, the SHA-256 of every file of a folder of weights whose origin you trust; "
+        "without it, or when a file is another one, nothing in the folder is loaded.",
+    )
+    weights.add_argument("folder", type=Path, help="the folder with the weights")
+    weights.add_argument("model", help="the model's name, as its card has it, such as bamf-lung-nodule")
+    weights.add_argument("--source", help="where the files were had from, for the manifest")
+    weights.set_defaults(command=_weights)
 
 
 def _count(text: str) -> int:
@@ -150,8 +175,20 @@ def _register_join(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def _prepare(options: argparse.Namespace) -> int:
     from ctfed.prepare import command
+    from ctfed.site import site_files
 
-    return command(options.site, options.only, options.limit, options.workers, options.dry_run)
+    files = site_files(options.site)
+    for site in files:
+        if len(files) > 1:
+            print(f"{site}:", flush=True)
+        command(site, options.only, options.limit, options.workers, options.dry_run)
+    return 0
+
+
+def _weights(options: argparse.Namespace) -> int:
+    from ctfed.imaging.segment.weights import command
+
+    return command(options.folder, options.model, options.source)
 
 
 def _keygen(options: argparse.Namespace) -> int:

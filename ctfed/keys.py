@@ -106,7 +106,7 @@ def make_node_key(folder: Path) -> str:
     """Make a SuperNode's P-384 key pair in a folder, unless it is there, and return the public half."""
     path = folder / NODE_KEY
     if path.exists():
-        key = _read_node_key(path)
+        key = read_node_key(path)
     else:
         key = ec.generate_private_key(ec.SECP384R1())
         write_private(path, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
@@ -115,7 +115,12 @@ def make_node_key(folder: Path) -> str:
     return public
 
 
-def _read_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
+def read_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """A SuperNode's private key.
+
+    Raises:
+        CtfedError: when the file cannot be read or holds another kind of key.
+    """
     try:
         key = load_ssh_private_key(path.read_bytes(), None)
     except (OSError, ValueError, UnsupportedAlgorithm) as error:

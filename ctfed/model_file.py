@@ -1,7 +1,7 @@
 """model.json: a fitted model with everything that is needed to apply it at a site, and nothing about any patient.
 
-It holds the study, the training view with its fitted transforms (as registered names with their fields, and one list of
-all their numbers), the coefficients, the pooled baseline hazard on the study's grid, and the threshold between the risk
+It holds the study, the training view with its fitted transforms (as registered names with their fields, the views that
+stand beside it in a study of many models, and one list of all their numbers), the coefficients, the pooled baseline hazard on the study's grid, and the threshold between the risk
 groups. Numbers are written in the shortest form that reads back to the same bits.
 """
 
@@ -17,8 +17,8 @@ import numpy as np
 import pydantic
 
 from ctfed.federation.arrays import FloatArray, frozen
+from ctfed.federation.codec import Decoder, Encoder, digest
 from ctfed.federation.cohort import Cohort
-from ctfed.federation.codec import Decoder, Encoder
 from ctfed.federation.errors import CtfedError, MalformedMessage
 from ctfed.federation.view import Rows, Table, View
 from ctfed.statistics.predict import LinearPredictor
@@ -26,7 +26,10 @@ from ctfed.study import Study
 
 FILE = "model.json"
 FORMAT = 1
-_KEYS = {"ctfed_model", "study", "study_sha256", "view", "values", "features", "coefficients", "baseline", "threshold"}
+_KEYS = {
+    *("ctfed_model", "study", "study_sha256", "beside", "view", "values"),
+    *("features", "coefficients", "baseline", "threshold"),
+}
 
 
 class ModelError(CtfedError):
@@ -93,19 +96,17 @@ class PortableModel:
 
 
 def model_text(model: PortableModel) -> str:
-    """The content of model.json; equal models give equal text.
-
-    Raises:
-        ModelError: views stand beside the model's view, as in studies of many models.
-    """
+    """The content of model.json; equal models give equal text."""
     encoder = Encoder()
+    # Views that stand beside each other travel by their digests: their bodies come first, the innermost ones foremost.
+    inner = {digest(view): view for view in reversed([*model.view.inner()][1:])}
+    beside = [encoder.body(view) for view in inner.values()]
     body = encoder.body(model.view)
-    if encoder.shared:
-        raise ModelError("a model with views beside each other cannot be written as one file")
     content = {
         "ctfed_model": FORMAT,
         "study": model.study.model_dump(mode="json", exclude_unset=True),
         "study_sha256": model.study.sha256,
+        "beside": beside,
         "view": body,
         "values": encoder.flat().tolist(),
         "features": list(model.view.names),
@@ -148,6 +149,9 @@ def _built(content: dict[str, Any]) -> PortableModel:
     if study.sha256 != content["study_sha256"]:
         raise ValueError("its study does not have the SHA-256 that stands beside it")
     decoder = Decoder(np.asarray(content["values"], dtype=np.float64))
+    for body in content["beside"]:
+        inner = decoder.build(body, View, "beside")
+        decoder.share({digest(inner): inner})
     view = decoder.build(content["view"], View, "view")
     if not decoder.exhausted or list(view.names) != content["features"]:
         raise ValueError("its transforms do not give the features that it names")

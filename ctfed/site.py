@@ -30,7 +30,7 @@ def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
     return path if folder is None else Path(folder) / path
 
 
-def _short_form(value: Any) -> Any:
+def column_alone(value: Any) -> Any:
     """``age: alter`` is short for ``age: {column: alter}``."""
     return {"column": value} if isinstance(value, str) else value
 
@@ -150,7 +150,7 @@ class Site(Section):
     partition: Partition | None = Field(default=None, description="a mapping with at least the key by")
     data: Data = Field(description="a mapping with csv, with package and dataset, or with prepared")
     columns: Columns = Field(default=PREPARED_COLUMNS, description="a mapping: id, time, event")
-    features: Mapping[Name, Annotated[Source, BeforeValidator(_short_form)]] = Field(
+    features: Mapping[Name, Annotated[Source, BeforeValidator(column_alone)]] = Field(
         default_factory=dict, description="a mapping of the study's variables to columns"
     )
     event_codes: Annotated[Mapping[str, Literal[0, 1]], Field(min_length=1)] | None = Field(
@@ -273,6 +273,20 @@ def load_site(path: Path | str) -> Site:
     """
     path = Path(path)
     return load(Site, path, "ctfed_site", {"folder": path.parent, "origin": str(path)})
+
+
+def site_files(path: Path) -> tuple[Path, ...]:
+    """A site file itself; of a folder of centres the files CENTRE/site.yaml in it, in the order of their names.
+
+    Raises:
+        ConfigError: when the folder has none.
+    """
+    if not path.is_dir():
+        return (path,)
+    found = tuple(sorted(path.glob("*/site.yaml")))
+    if not found:
+        raise ConfigError(f"{path}: found no file CENTRE/site.yaml in the folder, expected at least one centre")
+    return found
 
 
 def _read_or_make_secret(path: Path) -> bytes:

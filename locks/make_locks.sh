@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 UV=${UV:-.venv/bin/uv}
 TORCH_WHEELS=${TORCH_WHEELS:-https://download.pytorch.org/whl/cpu}
-SOURCES="autograd-gamma docopt pyradiomics-bhklab" # no wheel is published for these: the builder makes them
+SOURCES="acvl-utils autograd-gamma docopt pyradiomics-bhklab" # no wheel is published for these: the builder makes them
 skip=""
 for name in $SOURCES; do skip="$skip --no-emit-package $name"; done
 compile() { "$UV" pip compile -q --generate-hashes --no-annotate --no-header --python-version 3.11 --python-platform x86_64-manylinux_2_28 "$@"; }
@@ -23,5 +23,6 @@ printf 'torch==%s+cpu\n' "$(sed -n 's/^torch==//p' constraints.txt)" >locks/cpu.
 compile $SITE -c locks/cpu.in --find-links "$TORCH_WHEELS" $skip -o locks/site-cpu.txt
 rm locks/cpu.in
 : >locks/source.in
-for name in $SOURCES; do grep "^$name==" constraints.txt >>locks/source.in; done
+for name in $SOURCES; do tr _ - <constraints.txt | grep "^$name==" >>locks/source.in; done
 compile locks/source.in --no-deps --no-binary :all: -o locks/source.txt
+rm locks/source.in

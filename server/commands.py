@@ -9,6 +9,7 @@ from pathlib import Path
 import ctfed
 from ctfed.federation.errors import CtfedError
 from server.audit.commands import register as register_audit
+from server.files_commands import register as register_rounds
 
 EXAMPLES = Path(ctfed.__file__).resolve().parent.parent / "site_config"
 DEMO = "ncctg_lung.yaml"
@@ -22,23 +23,26 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     _register_provision(commands)
     _register_serve(commands)
     register_audit(commands)
+    register_rounds(commands)
 
 
 def _register_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     demo = commands.add_parser(
         "demo",
-        help="the NCCTG lung-cancer trial as a federation of its institutions",
-        description="Run site_config's NCCTG lung-cancer study over virtual sites, through Flower, in this process.",
+        help="two examples on this machine: the NCCTG lung-cancer trial, and synthetic CTs of three sites",
+        description="Run the NCCTG lung-cancer study over virtual sites; then write synthetic chest CTs of three "
+        "sites, prepare each site's features, and run a study of them. Run again, it goes on where it was.",
     )
     demo.add_argument("--out", type=Path, default=Path("out"), help="folder for the results (default: out)")
-    demo.set_defaults(
-        command=_simulate,
-        study=EXAMPLES / "studies" / DEMO,
-        site=[EXAMPLES / "sites" / DEMO],
-        runner="in-process",
-        unmasked=False,
-        policy=None,
-    )
+    demo.add_argument("--no-imaging", action="store_true", help="the trial alone (seconds)")
+    demo.set_defaults(command=_demo)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from server.demo import demo
+
+    demo(options.out, imaging=not options.no_imaging)
+    return 0
 
 
 def _register_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -49,7 +53,11 @@ def _register_simulate(commands: argparse._SubParsersAction[argparse.ArgumentPar
     )
     simulate.add_argument("study", type=Path, help="the study's YAML file")
     simulate.add_argument(
-        "--site", type=Path, action="append", required=True, help="a site file; one with 'partition' gives many sites"
+        "--site",
+        type=Path,
+        action="append",
+        required=True,
+        help="a site file (one with 'partition' gives many sites), or a folder of CENTRE/site.yaml",
     )
     simulate.add_argument("--out", type=Path, default=Path("out"), help="folder for the results (default: out)")
     simulate.add_argument(
@@ -65,11 +73,13 @@ def _register_simulate(commands: argparse._SubParsersAction[argparse.ArgumentPar
 
 def _simulate(options: argparse.Namespace) -> int:
     from ctfed.federation.policy import load_policy
+    from ctfed.site import site_files
     from server.simulate import simulate
 
     policy = None if options.policy is None else load_policy(options.policy)
     masked = False if options.unmasked else None
-    simulate(options.study, options.site, options.out, runner=options.runner, masked=masked, policy=policy)
+    sites = [file for path in options.site for file in site_files(path)]
+    simulate(options.study, sites, options.out, runner=options.runner, masked=masked, policy=policy)
     return 0
 
 

@@ -54,12 +54,8 @@ def results_of(result: StudyResult, facts: RunFacts) -> dict[str, Any]:
             "sha256": study.sha256,
             "endpoint": {"name": study.endpoint.name, "time_unit": study.endpoint.time_unit},
         },
-        "run": _run(facts),
-        "sites": {
-            "names": list(facts.sites),
-            "count": len(facts.sites),
-            "notes": [*facts.notes, *_left_out(facts)],
-        },
+        "run": run_mapping(facts),
+        "sites": sites_mapping(facts),
         "cohort": _cohort(result),
         "tuning": _tuning(result),
         "model": _model(result),
@@ -70,17 +66,27 @@ def results_of(result: StudyResult, facts: RunFacts) -> dict[str, Any]:
         },
         "curves": curves_mapping(study, result.evaluated),
         "discrimination": discrimination_mapping(study, result.evaluated),
-        "rounds": [
-            {
-                "round": record.number + 1,
-                "queries": [f"{kind} x {count}" for kind, count in sorted(record.kinds.items())],
-                "bytes_down": record.bytes_down,
-                "bytes_up": record.bytes_up,
-                "seconds": record.seconds,
-            }
-            for record in facts.rounds
-        ],
+        "rounds": rounds_mapping(facts),
     }
+
+
+def sites_mapping(facts: RunFacts) -> dict[str, Any]:
+    """The report's section 'sites'."""
+    return {"names": list(facts.sites), "count": len(facts.sites), "notes": [*facts.notes, *_left_out(facts)]}
+
+
+def rounds_mapping(facts: RunFacts) -> list[dict[str, Any]]:
+    """The report's list 'rounds'."""
+    return [
+        {
+            "round": record.number + 1,
+            "queries": [f"{kind} x {count}" for kind, count in sorted(record.kinds.items())],
+            "bytes_down": record.bytes_down,
+            "bytes_up": record.bytes_up,
+            "seconds": record.seconds,
+        }
+        for record in facts.rounds
+    ]
 
 
 def _left_out(facts: RunFacts) -> list[str]:
@@ -91,7 +97,8 @@ def _left_out(facts: RunFacts) -> list[str]:
     ]
 
 
-def _run(facts: RunFacts) -> dict[str, Any]:
+def run_mapping(facts: RunFacts, *packages: str) -> dict[str, Any]:
+    """The report's section 'run', with the versions of numpy, scipy, flwr and further packages."""
     return {
         "ctfed_version": __version__,
         "runner": facts.runner,
@@ -102,7 +109,7 @@ def _run(facts: RunFacts) -> dict[str, Any]:
         "bytes_down_per_site": sum(record.bytes_down for record in facts.rounds),
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("numpy", "scipy", "flwr")},
+            **{name: version(name) for name in ("numpy", "scipy", "flwr", *packages)},
         },
         "started": facts.started,
     }

@@ -13,7 +13,7 @@ import json
 import math
 import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -92,6 +92,12 @@ class Encoder:
         if isinstance(value, np.ndarray):
             return self._array(value)
         if isinstance(value, tuple):
+            if value and type(value[0]) is str and all(type(item) is str for item in value):
+                _check_texts(value, "message")
+                return list(value)
+            if value and not _holds_floats(expected) and all(type(item) is int for item in value):
+                _check_plain(max(value, key=abs), "message")
+                return list(value)
             return [self.encode(item, expected) for item in value]
         if type(value) is int and _holds_floats(expected):
             return float(value)
@@ -199,6 +205,12 @@ class Decoder:
         item, *rest = get_args(expected)
         if rest != [...]:
             raise MalformedMessage(f"{where}: only tuples of one type may travel")
+        if item is str and all(type(text) is str for text in value):
+            _check_texts(value, where)
+            return tuple(value)
+        if item is int and value and all(type(number) is int for number in value):
+            _check_plain(max(value, key=abs), where)
+            return tuple(value)
         return tuple(self.decode(v, item, f"{where}[{i}]", depth + 1) for i, v in enumerate(value))
 
     def _take(self, value: Any, where: str) -> FloatArray:
@@ -258,6 +270,13 @@ def _field_types(kind: str) -> dict[str, Any]:
     return {item.name: hints[item.name] for item in dataclasses.fields(cls)}
 
 
+def _check_texts(values: Sequence[str], where: str) -> None:
+    """As ``_check_plain``, for many texts at once: names of thousands of columns."""
+    if max(map(len, values), default=0) > MAX_TEXT or not "".join(values).isascii():
+        for text in values:
+            _check_plain(text, where)
+
+
 def _check_plain(value: Any, where: str) -> None:
     """Whole numbers fit 64 bits; texts are short, and can be written down as UTF-8."""
     if isinstance(value, int) and abs(value) > MAX_INTEGER:
@@ -266,6 +285,7 @@ def _check_plain(value: Any, where: str) -> None:
         raise MalformedMessage(f"{where}: a text holds Unicode of at most {MAX_TEXT} characters")
 
 
+@cache
 def _holds_floats(expected: Any) -> bool:
     """True for the annotation float, also inside a tuple or an optional field."""
     return expected is float or any(_holds_floats(inner) for inner in get_args(expected))

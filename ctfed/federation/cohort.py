@@ -18,7 +18,7 @@ T = TypeVar("T")
 Labels = npt.NDArray[np.str_]
 
 # Views are asked again round after round; a study cycles through a few dozen of them (folds x feature sets).
-CACHED_VIEWS = 256
+CACHED_VIEWS = 4096
 CACHED_BYTES = 4 * 2**30  # of all their arrays; a server chooses the views, and a site's memory is its own
 
 
@@ -47,7 +47,7 @@ class Cohort:
     split: Labels
     fold: IntArray
     pseudonym: Labels
-    _cache: dict[str, Any] = field(default_factory=dict, repr=False)
+    _cache: dict[str, tuple[Any, int]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -120,18 +120,22 @@ class Cohort:
         return sha.hexdigest()
 
     def cached(self, key: str, build: Callable[[], T]) -> T:
-        """The value under ``key``, built at the first call; the oldest entries make room."""
-        if key not in self._cache:
-            self._cache[key] = build()
+        """The value under ``key``, built at the first call; what was not used for longest makes room."""
+        held = self._cache.pop(key, None)
+        if held is not None:
+            self._cache[key] = held  # the last one is the one used last
+        else:
+            built = build()
+            held = self._cache[key] = (built, bytes_of(built))
             self._make_room()
-        value: T = self._cache[key]
+        value: T = held[0]
         return value
 
     def _make_room(self) -> None:
-        sizes = {key: bytes_of(value) for key, value in self._cache.items()}
-        while len(sizes) > 1 and (len(sizes) > CACHED_VIEWS or sum(sizes.values()) > CACHED_BYTES):
-            oldest = next(iter(sizes))
-            del sizes[oldest], self._cache[oldest]
+        total = sum(size for _, size in self._cache.values())
+        while len(self._cache) > 1 and (len(self._cache) > CACHED_VIEWS or total > CACHED_BYTES):
+            _, size = self._cache.pop(next(iter(self._cache)))
+            total -= size
 
     def subset(self, rows: BoolArray, site: str | None = None) -> Cohort:
         """The cohort of the chosen rows, labels kept."""
@@ -155,7 +159,8 @@ def bytes_of(value: object) -> int:
     if isinstance(value, tuple | list):
         return sum(bytes_of(item) for item in value)
     if is_dataclass(value):
-        return sum(bytes_of(getattr(value, item.name)) for item in fields(value))
+        held = (getattr(value, item.name) for item in fields(value) if item.name != "features")  # names hold no arrays
+        return sum(map(bytes_of, held))
     return 0
 
 

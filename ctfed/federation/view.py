@@ -18,7 +18,7 @@ BLOCK_ROWS = 4096
 MAX_CELLS = 2**28  # patients x columns (or models) of one matrix: 2 GB
 MAX_STEPS = 32  # transforms, and row filters, of one view
 MAX_BESIDE = 256  # views beside one view
-MAX_NESTED = 4  # views inside each other
+MAX_NESTED = 8  # views inside each other
 SPLITS = ("train", "test", "all")
 
 

@@ -130,13 +130,13 @@ def load_encoder(path: Path, widen: float = WIDEN) -> Any:
     Raises:
         WeightsError: naming what is missing, too much or of another shape.
     """
-    import pickle
+    from pickle import UnpicklingError
 
     import torch
 
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(f"{path}: found no checkpoint of plain tensors ({first}), expected one") from error
     tensors = encoder_tensors(checkpoint, str(path))
@@ -154,7 +154,7 @@ def load_encoder(path: Path, widen: float = WIDEN) -> Any:
         if value.shape != wanted[name].shape:
             raise WeightsError(f"{path}: {name}: found {tuple(value.shape)}, expected {tuple(wanted[name].shape)}")
     network.load_state_dict(tensors, strict=True, assign=True)
-    return network.eval()
+    return network.train(False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,15 +48,6 @@ MOST_LEVELS = (
 )
 WEIGHTINGS = (None, "no_weighting", "manhattan", "euclidean", "infinity")
 
-_CLASSES = {
-    "firstorder": "RadiomicsFirstOrder",
-    "glcm": "RadiomicsGLCM",
-    "gldm": "RadiomicsGLDM",
-    "glrlm": "RadiomicsGLRLM",
-    "glszm": "RadiomicsGLSZM",
-    "ngtdm": "RadiomicsNGTDM",
-}
-
 
 class RegionFault(CaseFault):
     """Why features of one region are NaN."""
@@ -376,7 +367,7 @@ def _quiet() -> None:
 @lru_cache(maxsize=1)
 def _feature_classes() -> dict[str, Any]:
     """PyRadiomics' feature classes, which take the grey levels that are handed to them."""
-    import importlib
+    from radiomics import firstorder, glcm, gldm, glrlm, glszm, ngtdm
 
     _quiet()
 
@@ -386,11 +377,16 @@ def _feature_classes() -> dict[str, Any]:
         self.coefficients["Ng"] = int(self.coefficients["grayLevels"].max())
         return levels
 
-    classes = {}
-    for family, name in _CLASSES.items():
-        module = importlib.import_module(f"radiomics.{family}")
-        # PyRadiomics names its loggers after the module of the class.
-        classes[family] = type(
-            name, (getattr(module, name),), {"_applyBinning": given_levels, "__module__": module.__name__}
-        )
-    return classes
+    originals = {
+        "firstorder": firstorder.RadiomicsFirstOrder,
+        "glcm": glcm.RadiomicsGLCM,
+        "gldm": gldm.RadiomicsGLDM,
+        "glrlm": glrlm.RadiomicsGLRLM,
+        "glszm": glszm.RadiomicsGLSZM,
+        "ngtdm": ngtdm.RadiomicsNGTDM,
+    }
+    # PyRadiomics names its loggers after the module of the class.
+    return {
+        family: type(own.__name__, (own,), {"_applyBinning": given_levels, "__module__": own.__module__})
+        for family, own in originals.items()
+    }

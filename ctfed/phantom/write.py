@@ -2,20 +2,25 @@
 
 FOLDER/README.txt                                   what this is
 FOLDER/truth.json                                   seed, planted coefficients, every patient's true values
+FOLDER/extraction.yaml                              the settings that all centres measure by
+FOLDER/phantom-a/site.yaml, site.secret             for `ctfed prepare --site FOLDER` and `ctfed simulate --site FOLDER`
 FOLDER/phantom-a/clinical.csv, dictionary.yaml      in the centre's own columns and codes
 FOLDER/phantom-a/scans/CTFED-PHANTOM/PHANTOM-A-0001/STUDY/SERIES/*.dcm
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+import ctfed
 from ctfed.federation.errors import CtfedError
 from ctfed.phantom import dicom
 from ctfed.phantom.patients import PhantomCohort, PhantomPatient, draw_patients
@@ -24,6 +29,8 @@ from ctfed.phantom.seg import write_seg
 from ctfed.phantom.tables import DIALECTS, clinical_csv, dictionary
 
 TRUTH, CLINICAL, DICTIONARY, SCANS = "truth.json", "clinical.csv", "dictionary.yaml", "scans"
+EXTRACTION, SITE, SECRET = "extraction.yaml", "site.yaml", "site.secret"
+SETTINGS = Path(ctfed.__file__).resolve().parent.parent / "site_config" / "extraction" / "phantom.yaml"
 _README = """SYNTHETIC DATA: chest CT phantoms made by `ctfed phantom`, for tests and demonstrations.
 No patient is behind any scan, value or date in this folder. truth.json holds what was planted.
 """
@@ -38,13 +45,17 @@ def write_cohort(folder: Path, cohort: PhantomCohort, progress: Callable[[int], 
         progress: called with the number of patients written so far.
 
     Raises:
-        CtfedError: when the folder is not empty, or a library that writes DICOM is not installed.
+        CtfedError: when the folder is not empty, a library that writes DICOM is not installed, or the shipped settings
+            are not there.
     """
     _require_libraries()
+    if not SETTINGS.is_file():
+        raise CtfedError(f"{SETTINGS}: found no file, expected the settings of the extraction that ship with ctfed")
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise CtfedError(f"{folder}: found files in it, expected an empty folder")
     (folder / "README.txt").write_text(_README)
+    (folder / EXTRACTION).write_bytes(SETTINGS.read_bytes())
     patients = draw_patients(cohort)
     truths = []
     for done, patient in enumerate(patients, start=1):
@@ -52,6 +63,7 @@ def write_cohort(folder: Path, cohort: PhantomCohort, progress: Callable[[int], 
         progress(done)
     for site, name in enumerate(cohort.site_names):
         _write_table(folder / name, [patient for patient in patients if patient.site == site], cohort)
+        _write_site(folder / name, cohort.seed)
     path = folder / TRUTH
     path.write_text(json.dumps(_truth(cohort, truths), indent=1, sort_keys=True) + "\n")
     return path
@@ -97,6 +109,27 @@ def _write_table(folder: Path, patients: list[PhantomPatient], cohort: PhantomCo
     (folder / DICTIONARY).write_text(content, encoding="utf-8")
 
 
+def _write_site(folder: Path, seed: int) -> None:
+    """The centre's site file. Its secret follows from the seed, so that everyone deals out the same folds."""
+    content = {
+        "ctfed_site": 1,
+        "site": folder.name,
+        "data": {"prepared": True},
+        "prepare": {
+            "scans": SCANS,
+            "clinical": CLINICAL,
+            "dictionary": DICTIONARY,
+            "extraction": f"../{EXTRACTION}",
+            "output": "prepared",
+        },
+        "secret": SECRET,
+    }
+    text = yaml.safe_dump(content, sort_keys=False)
+    (folder / SITE).write_text(f"# A SYNTHETIC centre, made by `ctfed phantom`.\n{text}", encoding="utf-8")
+    (folder / SECRET).touch(mode=0o600)
+    (folder / SECRET).write_bytes(hashlib.sha256(f"ctfed phantom|{seed}|{folder.name}".encode()).digest())
+
+
 def _truth(cohort: PhantomCohort, patients: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "notice": dicom.COMMENT,
@@ -110,7 +143,5 @@ def _truth(cohort: PhantomCohort, patients: list[dict[str, Any]]) -> dict[str, A
 
 def _require_libraries() -> None:
     for name in ("pydicom", "highdicom", "contourpy"):
-        try:
-            __import__(name)
-        except ImportError as error:
-            raise CtfedError(f"package {name!r} is not installed; phantoms need it: ctfed[imaging]") from error
+        if find_spec(name) is None:
+            raise CtfedError(f"package {name!r} is not installed; phantoms need it: ctfed[imaging]")

@@ -47,7 +47,13 @@ CODE = {
     "kernel": Code(("ctfed.imaging.kernel", _VOLUME), ("numpy", "scipy")),
     "calcium": Code(("ctfed.imaging.calcium", _VOLUME), ("numpy", "scipy")),
     "radiomics": Code(
-        ("ctfed.imaging.radiomics", "ctfed.imaging.shape", "ctfed.imaging.ibsi", _VOLUME),
+        (
+            "ctfed.imaging.radiomics",
+            "ctfed.imaging.radiomics_names",
+            "ctfed.imaging.shape",
+            "ctfed.imaging.ibsi",
+            _VOLUME,
+        ),
         ("pyradiomics-bhklab", "SimpleITK", "numpy", "scipy"),
     ),
     "foundation": Code(

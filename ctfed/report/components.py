@@ -84,6 +84,7 @@ class Table:
         rows: cells as they are printed.
         note: what a reader needs beside it.
         folded: shown only on request, as a table of more than a screen should be.
+        sortable: a click on a heading sorts the rows, where scripts are on.
 
     Raises:
         ValueError: a row has another number of cells than there are columns.
@@ -95,6 +96,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
     folded: bool = False
+    sortable: bool = False
 
     def __post_init__(self) -> None:
         for index, row in enumerate(self.rows):
@@ -118,7 +120,23 @@ class Chart:
     data: Table
 
 
-Block = Verdict | Prose | Notice | Definitions | Table | Chart
+@dataclass(frozen=True)
+class Pictures:
+    """Raster pictures side by side, each under its name.
+
+    Args:
+        items: name and source of each; the source is a data URI, because a page needs nothing beside it.
+        alt: what they show, for a screen reader; the name follows it.
+        caption: what is to be seen.
+    """
+
+    kind: ClassVar[str] = "pictures"
+    items: tuple[tuple[str, str], ...]
+    alt: str
+    caption: str
+
+
+Block = Verdict | Prose | Notice | Definitions | Table | Chart | Pictures
 
 
 @dataclass(frozen=True)
@@ -139,6 +157,12 @@ class Page:
     head: tuple[Block, ...]
     sections: tuple[Section, ...]
     footer: tuple[str, ...] = ()
+
+    @property
+    def sortable(self) -> bool:
+        """Whether a table can be sorted: then, and only then, the page has a script."""
+        blocks = (*self.head, *(block for section in self.sections for block in section.blocks))
+        return any(isinstance(block, Table) and block.sortable for block in blocks)
 
 
 def not_shown(sentence: str) -> Notice:

@@ -9,6 +9,7 @@ import unicodedata
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import matplotlib.style
@@ -58,6 +59,21 @@ _STYLE: dict[str, Any] = {
 }
 
 
+PAPER_DPI = 300
+
+_kept: ContextVar[dict[str, bytes] | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def keeping_pictures(pictures: dict[str, bytes]) -> Iterator[None]:
+    """Inside the block every figure also leaves a PNG for paper (300 dpi, white ground) under its key."""
+    token = _kept.set(pictures)
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
 @contextmanager
 def canvas(key: str, height: float, title: str, alt: str) -> Iterator[Canvas]:
     """A figure to draw on; after the block its ``svg`` is ready.
@@ -79,6 +95,10 @@ def canvas(key: str, height: float, title: str, alt: str) -> Iterator[Canvas]:
         yield drawn
         buffer = io.StringIO()
         drawn.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        if (pictures := _kept.get()) is not None:
+            pixels = io.BytesIO()
+            drawn.figure.savefig(pixels, format="png", dpi=PAPER_DPI, facecolor="white", metadata={"Software": None})
+            pictures[key] = pixels.getvalue()
     drawn.svg = _inline(buffer.getvalue(), key, label_text(title), label_text(alt))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -21,16 +23,21 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["stylesheet"] = Markup(_stylesheet(environment))
+    environment.globals["stylesheet"] = Markup(_source(environment, "style.css") + dark_mode_rules())
+    # The page's policy lets this one script run, named by its digest, and no other.
+    script = _source(environment, "sort.js")
+    environment.globals["sorting"] = Markup(script)
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    environment.globals["sorting_digest"] = f"sha256-{digest}"
     return environment
 
 
-def _stylesheet(environment: Environment) -> str:
-    """The style sheet as it is, without Jinja looking into it."""
+def _source(environment: Environment, name: str) -> str:
+    """A file beside the templates as it is, without Jinja looking into it."""
     if environment.loader is None:
         raise RuntimeError("the template environment has no loader")
-    source, _, _ = environment.loader.get_source(environment, "style.css")
-    return source + dark_mode_rules()
+    source, _, _ = environment.loader.get_source(environment, name)
+    return source
 
 
 def render_page(page: Page) -> str:

@@ -21,9 +21,9 @@ def curves_blocks(results: Reader) -> tuple[Block, ...]:
         return (not_shown("The results hold no survival curves by risk group."),)
     unit = results.section("study").section("endpoint").text("time_unit") or "unit not named"
     blocks: list[Block] = [*_optimism(curves.text("split")), _group_table(groups), _tests(curves)]
-    drawn = [curve for group in groups if (curve := _curve(group)) is not None]
+    drawn = [curve for group in groups if (curve := curve_of(group)) is not None]
     if drawn:
-        blocks.append(_survival_chart(groups, drawn, unit))
+        blocks.append(survival_chart(groups, drawn, unit))
     else:
         blocks.append(not_shown("The groups hold no times and survival, so there are no curves."))
     note = curves.text("note")
@@ -76,7 +76,8 @@ def _tests(curves: Reader) -> Definitions:
     return Definitions(tuple(items))
 
 
-def _curve(group: Reader) -> Curve | None:
+def curve_of(group: Reader) -> Curve | None:
+    """The curve of one of the 'groups'; None where it has no point."""
     time = group.numbers("time")
     survival = group.numbers("survival", len(time)) or (None,) * len(time)
     lower, upper = (group.numbers(key, len(time)) or (None,) * len(time) for key in ("lower", "upper"))
@@ -96,7 +97,10 @@ def _curve(group: Reader) -> Curve | None:
     return Curve(group.text("name") or "unnamed", times, values, lows, highs, at_risk)
 
 
-def _survival_chart(groups: Sequence[Reader], curves: Sequence[Curve], unit: str) -> Chart:
+def survival_chart(
+    groups: Sequence[Reader], curves: Sequence[Curve], unit: str, key: str = "survival", about: str = ""
+) -> Chart:
+    """The curves with their bands and numbers at risk; ``about`` names the model where a page has several."""
     rows = []
     for curve in curves:
         counts = dict(curve.at_risk)
@@ -105,11 +109,13 @@ def _survival_chart(groups: Sequence[Reader], curves: Sequence[Curve], unit: str
             at_risk = say.whole(counts.get(moment)) if moment in counts else ""
             rows.append((curve.name, say.compact(moment, 6), say.fixed(curve.survival[index]), interval, at_risk))
     columns = (Column("Group", False), *(Column(n) for n in (f"Time ({unit})", "Survival", "95 % CI", "At risk")))
-    data = Table("Data of the survival curves", columns, tuple(rows), note=_at_risk_note(curves))
-    caption = "Kaplan-Meier curves by risk group with pointwise 95 % bands; below the axis, the numbers at risk."
+    of = f" of {about}" if about else ""
+    data = Table(f"Data of the survival curves{of}", columns, tuple(rows), note=_at_risk_note(curves))
+    caption = f"{about}: Kaplan-Meier" if about else "Kaplan-Meier"
+    caption += " curves by risk group with pointwise 95 % bands; below the axis, the numbers at risk."
     ends = ", ".join(f"{c.name}: {say.fixed(c.survival[-1])} at {say.compact(c.time[-1], 6)} {unit}" for c in curves)
     alt = f"Kaplan-Meier curves of {say.counted(len(groups), 'group')}. Survival at the end: {ends}."
-    svg = survival_plot("survival", "Survival by risk group", alt, curves, f"time ({unit})", "survival probability")
+    svg = survival_plot(key, f"Survival by risk group{of}", alt, curves, f"time ({unit})", "survival probability")
     return Chart(svg, caption, data)
 
 

@@ -20,6 +20,7 @@ RUNNERS = {
     "in-process": "in one process on one machine",
     "flower-simulation": "as a Flower simulation on one machine",
     "flower-deployment": "as a Flower deployment between machines",
+    "files": "between centres that carried each question and answer as files",
 }
 
 
@@ -32,15 +33,20 @@ def head_blocks(results: Reader, not_finite: tuple[str, ...]) -> tuple[Block, ..
     """
     headlines = (_headline_c(results), _headline_hr(results), _headline_n(results))
     blocks: list[Block] = [Verdict(_summary(results), headlines)]
-    blocks.extend(_masking(results.section("run")))
+    blocks.extend(masking_blocks(results.section("run")))
     warnings = results.section("model").texts("warnings")
     if warnings:
         blocks.append(Notice("warning", "Warnings of the fit", warnings))
-    if not_finite:
-        shown = ", ".join(not_finite[:10]) + (f" and {len(not_finite) - 10} more" if len(not_finite) > 10 else "")
-        sentence = f"Infinite or not a number in the results, and shown as missing here: {shown}."
-        blocks.append(Notice("warning", "Numbers that are not finite", (sentence,)))
-    return tuple(blocks)
+    return (*blocks, *not_finite_blocks(not_finite))
+
+
+def not_finite_blocks(paths: tuple[str, ...]) -> tuple[Block, ...]:
+    """A warning where numbers of the results are not finite; ``paths`` says where they stand."""
+    if not paths:
+        return ()
+    shown = ", ".join(paths[:10]) + (f" and {len(paths) - 10} more" if len(paths) > 10 else "")
+    sentence = f"Infinite or not a number in the results, and shown as missing here: {shown}."
+    return (Notice("warning", "Numbers that are not finite", (sentence,)),)
 
 
 def total(results: Reader, key: str) -> int | None:
@@ -108,7 +114,7 @@ def _headline_n(results: Reader) -> Headline:
     return Headline("Patients", say.whole(total(results, "patients")), f"{events}; {sites}")
 
 
-def _masking(run: Reader) -> tuple[Block, ...]:
+def masking_blocks(run: Reader) -> tuple[Block, ...]:
     """What the server could see. Silence in the results is read as the worse case, and said to be that."""
     masked = run.flag("masked")
     if masked:

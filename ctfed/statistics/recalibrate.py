@@ -32,7 +32,7 @@ from ctfed.statistics.horizons import FollowUp, HorizonWeights, check_hazard, lo
 LARGEST_LOGIT = 30.0  # risks closer than 1e-13 to 0 or 1 count as that close
 STEEPEST = 10.0  # slope beyond which a regression would count scores above a threshold
 FARTHEST = 60.0  # intercept
-MAX_ROUNDS = 30
+MAX_ROUNDS = 12
 LENGTHS = (1.0, 0.5, 0.125)  # of a step, tried in one round
 TOLERANCE = 1e-18  # of Newton's decrement per patient: parameters to about 1e-9
 

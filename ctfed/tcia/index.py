@@ -1,14 +1,14 @@
 """The index of the NCI Imaging Data Commons (IDC), which holds the archive's public collections; read offline.
 
 The index ships inside the package ``idc-index-data``: one row per series. Reconstruction kernels are in a second table,
-``ct_index.parquet``, which that package only names; it is used where ``idc-index`` has fetched it, or where it is given.
+``ct_index.parquet``, which that package only names; it is used where ``idc-index`` has fetched it, or if it is given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from ctfed.config import did_you_mean
 from ctfed.federation.errors import CtfedError
@@ -60,7 +60,7 @@ def index_version() -> str:
 
 
 def read_collections() -> pd.DataFrame:
-    """One row per collection of the chest or of lung cancer: collection, name, cancers, supporting (such as 'Clinical').
+    """One row per collection of the chest or of lung cancer: collection, name, cancers, supporting ('Clinical, ...').
 
     Raises:
         CtfedError: when the index is not installed.
@@ -76,12 +76,11 @@ def read_collections() -> pd.DataFrame:
         "cancer_types": "cancers",
         "supporting_data": "supporting",
     }
-    return chest[list(names)].rename(columns=names).sort_values("collection").reset_index(drop=True)
+    chosen: pd.DataFrame = chest[list(names)].rename(columns=names)
+    return chosen.sort_values("collection").reset_index(drop=True)
 
 
-def read_series(
-    collections: Sequence[str], *, analyses: bool = False, kernels: Path | None = None
-) -> pd.DataFrame:
+def read_series(collections: Sequence[str], *, analyses: bool = False, kernels: Path | None = None) -> pd.DataFrame:
     """The series of these collections, one row each, in the order of collection, patient and series.
 
     Args:
@@ -100,7 +99,8 @@ def read_series(
 
     wanted = [collection_id(name) for name in collections]
     source = ds.dataset(_package_folder() / "idc_index.parquet")
-    table = source.to_table(columns=list(_READ), filter=ds.field("collection_id").isin(wanted)).to_pandas()
+    read = source.to_table(columns=list(_READ), filter=ds.field("collection_id").isin(wanted))
+    table: pd.DataFrame = read.to_pandas()
     table = table.rename(columns=_READ)
     for name in wanted:
         if name not in set(table["collection"]):
@@ -126,6 +126,30 @@ def kernels_file() -> Path | None:
         return None
     folder = Path(platformdirs.user_data_dir("idc_index_data", "IDC", version=index_version()))
     return folder / _KERNELS if (folder / _KERNELS).is_file() else None
+
+
+def fetch_kernels() -> Path:
+    """Let ``idc-index`` fetch ``ct_index.parquet`` from its release on GitHub; needs a network, once.
+
+    Raises:
+        CtfedError: without ``idc-index``, or when the table could not be fetched.
+    """
+    try:
+        import idc_index
+        import requests
+    except ImportError as error:
+        raise CtfedError(f"package {error.name!r} is not installed; kernels are fetched by it: ctfed[tcia]") from error
+    try:
+        cast(Any, idc_index).IDCClient().fetch_index("ct_index")
+    except requests.RequestException as error:
+        raise CtfedError(
+            f"found no connection to the place of {_KERNELS} ({type(error).__name__}), expected one; fetch it "
+            "elsewhere and give it with --kernels, or plan on downloaded scans with --folder"
+        ) from error
+    found = kernels_file()
+    if found is None:
+        raise CtfedError(f"found no {_KERNELS} after idc-index was asked to fetch it, expected it")
+    return found
 
 
 def _read_kernels(path: Path | None) -> dict[str, str]:

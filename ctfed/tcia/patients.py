@@ -55,9 +55,8 @@ def patients_of(series: pd.DataFrame) -> pd.DataFrame:
     table = scans[["patient", *ORIGIN]].merge(sums, left_on="patient", right_index=True)
     table = table.rename(columns={"count": "series", "total": "images", "size": "megabytes"})
     table["manufacturer"] = table["manufacturer"].str.strip()
-    table["institution"] = [
-        row.institution or _from_identifier(row.collection, row.patient) for row in table.itertuples()
-    ]
+    origins = zip(table["institution"], table["collection"], table["patient"], strict=True)
+    table["institution"] = [own or _from_identifier(str(where), str(who)) for own, where, who in origins]
     return table.reset_index(drop=True)
 
 
@@ -82,7 +81,8 @@ def read_folders(folders: Iterable[Path]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows, references = [], set()
+    rows: list[dict[str, object]] = []
+    references: set[str] = set()
     for folder in folders:
         if not folder.is_dir():
             raise CtfedError(f"{folder}: found no folder, expected one with downloaded scans")

@@ -18,7 +18,7 @@ from ctfed.statistics.calibrate import CalibrationCurve, RiskErrors, calibration
 from ctfed.statistics.compare import PairedDifferences, paired_differences
 from ctfed.statistics.cox import CoxFit, fit_cox
 from ctfed.statistics.curves import GroupCurves, LogRank, group_curves
-from ctfed.statistics.d_calibrate import DCalibration, d_calibration
+from ctfed.statistics.d_calibrate import DECILES, DCalibration, d_calibration
 from ctfed.statistics.decide import DecisionCurve, decision_curve
 from ctfed.statistics.discriminate import (
     Bounded,
@@ -41,6 +41,7 @@ from ctfed.statistics.timegrid import TimeGrid
 from ctfed.study import Study
 
 DECISION_STEPS = 9  # threshold probabilities of a decision curve, at most
+PATIENTS_PER_STEP = 6  # in cells: thresholds of scores are counted, and a site allows one for about three patients
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,10 +215,12 @@ def _predictions(
         followed = yield from follow_up(test, grid, chosen.horizons, minimum=chosen.min_cell)
     except CtfedError as error:
         return None, f"no calibration: {error}"
+    if followed.patients < 2 * chosen.min_cell:
+        return None, f"no calibration: {followed.patients:.0f} test patients, cells hold at least {chosen.min_cell}"
     hazard = hazards_at(baselines, followed.times)
     if (hazard <= 0).any():
         return None, "no calibration: a baseline hazard is zero at a horizon, because nobody died before it in training"
-    steps = int(min(DECISION_STEPS, followed.patients // max(1, chosen.min_cell) - 1))
+    steps = int(min(DECISION_STEPS, followed.patients // (PATIENTS_PER_STEP * max(1, chosen.min_cell))))
     thresholds = (np.arange(1, steps + 1) / (steps + 1)).tolist() if steps >= 2 else []
     jobs = [
         decision_curve(test, followed, hazard[:, h], float(time), thresholds, minimum=chosen.min_cell)
@@ -229,7 +232,7 @@ def _predictions(
     errors, recalibration, uniform, curve, decisions = yield from beside(
         risk_errors(test, followed, hazard),
         recalibrate(test, followed, hazard),
-        d_calibration(test, ends, deciles),
+        d_calibration(test, ends, deciles, bins=max(2, min(DECILES, int(followed.patients // chosen.min_cell)))),
         _curve(test, table, hazard, followed),
         gather(*jobs),
     )

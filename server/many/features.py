@@ -14,12 +14,13 @@ from ctfed.federation.view import RowFilter, Rows, View
 from ctfed.statistics.combat import CombatOptions, combat, restandardise
 from ctfed.statistics.describe import moments
 from ctfed.statistics.impute import Impute, impute
-from ctfed.statistics.project import RandomProjection, project
+from ctfed.statistics.project import RandomProjection, project_together
 from ctfed.statistics.standardise import CONSTANT, Standardise, require_values, standardise
 from ctfed.study import Study
 from server.rare import rare_features
 
 TRAINING = Rows()
+PRODUCTS = 3  # rounds of covariance products: what a fourth adds to the accuracy costs a third more bytes
 
 
 @dataclass(frozen=True)
@@ -82,15 +83,31 @@ def prepare_groups(
     study: Study, variants: Sequence[Variant], rare: Mapping[tuple[RowFilter, ...], Mapping[str, str]]
 ) -> Algorithm[dict[Variant, list[PreparedGroup]]]:
     """Every variant on all its row sets, in the order of ``row_sets``; all in the same rounds."""
-    sets = [row_sets(study, variant.rows) for variant in variants]
-    jobs = [
-        _prepare(study, variant, rows, rare[variant.rows])
-        for variant, part in zip(variants, sets, strict=True)
-        for rows in part
+    found = yield from gather(*[_variant(study, variant, rare[variant.rows]) for variant in variants])
+    return dict(zip(variants, found, strict=True))
+
+
+def _variant(study: Study, variant: Variant, rare: Mapping[str, str]) -> Algorithm[list[PreparedGroup]]:
+    rows = row_sets(study, variant.rows)
+    prepared: list[PreparedGroup] = yield from gather(*[_prepare(study, variant, one, rare) for one in rows])
+    wanted = study.groups[variant.group].projection
+    if wanted is None:
+        return prepared
+    views = [one.view for one in prepared]
+    most = wanted.components[-1]
+    if wanted.method == "random":
+        step = RandomProjection(views[0].width, most, wanted.seed, variant.group)
+        notes: list[tuple[str, ...]] = [() for _ in views]
+        scores = [view.then(step) for view in views]
+    else:
+        # One sketch for all: with others, the difference of two views would be told in ever more directions.
+        found = yield from project_together(views, most, seed=wanted.seed, products=PRODUCTS, prefix=variant.group)
+        scores, notes = [one.view for one in found], [one.warnings for one in found]
+    standardised = yield from gather(*[standardise(view) for view in scores])
+    return [
+        PreparedGroup(one.view, (), one.view.names, (*before.warnings, *note, *one.warnings))
+        for one, before, note in zip(standardised, prepared, notes, strict=True)
     ]
-    found = yield from gather(*jobs)
-    width = study.folds + 1
-    return {variant: found[k * width : (k + 1) * width] for k, variant in enumerate(variants)}
 
 
 def _prepare(study: Study, variant: Variant, rows: Rows, rare: Mapping[str, str]) -> Algorithm[PreparedGroup]:
@@ -118,7 +135,7 @@ def _clinical(study: Study, view: View, rare: Mapping[str, str]) -> Algorithm[Pr
 
 
 def _measured(study: Study, variant: Variant, view: View) -> Algorithm[PreparedGroup]:
-    """Mean-imputed and standardised by the same moments; then harmonized; then projected."""
+    """Mean-imputed and standardised by the same moments, then harmonized."""
     found = yield from moments(view)
     require_values(found.names, found.count)
     # Imputing the mean leaves mean and sum of squares as they are.
@@ -134,7 +151,8 @@ def _measured(study: Study, variant: Variant, view: View) -> Algorithm[PreparedG
             tuple(np.array(found.names)[constant].tolist()),
         ),
     )
-    prepared, warnings = view.then(*steps), _missing(variant, found.missing / found.patients)
+    # Each step stands on a view that sites know by then, so that thousands of names travel once.
+    prepared, warnings = View.joined([view.then(*steps)]), _missing(variant, found.missing / found.patients)
     if variant.combat:
         chosen = study.harmonization
         options = CombatOptions(
@@ -146,19 +164,8 @@ def _measured(study: Study, variant: Variant, view: View) -> Algorithm[PreparedG
         )
         harmonized = yield from combat(prepared, options=options)
         restandardised = yield from restandardise(harmonized)
-        prepared, warnings = restandardised.view, (*warnings, *harmonized.warnings)
-    projection = study.groups[variant.group].projection
-    if projection is None:
-        return PreparedGroup(prepared, flat, (), warnings)
-    most = projection.components[-1]
-    if projection.method == "pca":
-        projected = yield from project(prepared, most, seed=projection.seed, prefix=variant.group)
-        scores, warnings = projected.view, (*warnings, *projected.warnings)
-    else:
-        step = RandomProjection(prepared.width, most, projection.seed, variant.group)
-        scores = prepared.then(step)
-    standardised = yield from standardise(scores)
-    return PreparedGroup(standardised.view, (), standardised.view.names, (*warnings, *standardised.warnings))
+        prepared, warnings = View.joined([restandardised.view]), (*warnings, *harmonized.warnings)
+    return PreparedGroup(prepared, flat, (), warnings)
 
 
 def _missing(variant: Variant, share: np.ndarray) -> tuple[str, ...]:

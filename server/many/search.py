@@ -20,12 +20,15 @@ from ctfed.federation.arrays import FloatArray, frozen
 from ctfed.federation.errors import CtfedError
 from ctfed.statistics.concordance import within_site_concordance
 from ctfed.statistics.cox import ElasticNet, Settings, fit_cox_stack
+from ctfed.statistics.cox.solver import Curvatures
 from ctfed.statistics.predict import LinearPredictor
 from ctfed.study import Study
 from ctfed.study_models import Search
 from server.many.designs import Candidate, Design
 from server.tuning import SCORE_DECIMALS, TRIAL_TOLERANCE
 
+MOST_HESSIANS = 8  # of a view over the whole search: p (p + 1) / 2 numbers each, against p of a gradient
+ANCHORS = 1  # Hessians of a round
 FOLD_SEED = 1_000_003  # apart for the models' samplers
 
 
@@ -68,6 +71,7 @@ class _Fold:
 
     candidate: Candidate
     known: dict[int, list[tuple[float, float, FloatArray]]] = field(default_factory=dict)
+    curvatures: dict[int, Curvatures] = field(default_factory=dict)
 
     def start(self, components: int, penalties: Sequence[ElasticNet], width: int) -> FloatArray:
         """(K, p) the coefficients of the nearest earlier penalty; zeros where there is none."""
@@ -176,7 +180,9 @@ def _score_stack(
     view = fold.candidate.columns(components)
     penalties = [ElasticNet(penalizer, ratio) for penalizer, ratio, _ in points]
     start = fold.start(components, penalties, view.width)
-    fits = yield from fit_cox_stack(view, penalties, settings=Settings(tolerance=TRIAL_TOLERANCE), start=start)
+    curvatures = fold.curvatures.setdefault(components, Curvatures(MOST_HESSIANS))
+    settings = Settings(tolerance=TRIAL_TOLERANCE, anchors=ANCHORS)
+    fits = yield from fit_cox_stack(view, penalties, settings=settings, start=start, curvatures=curvatures)
     coefficients = np.stack([fit.coefficients for fit in fits])
     fold.learn(components, penalties, coefficients)
     assert view.fold is not None

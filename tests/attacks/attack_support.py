@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ctfed import node
 from ctfed.cohort import assign_folds, assign_split
-from ctfed.federation import Bundle, Cohort, Query, Total, View, run_pooled
+from ctfed.federation import Algorithm, Bundle, Cohort, Query, Total, View, run_pooled
 from ctfed.federation.arrays import FloatArray, IntArray
 from ctfed.federation.fixedpoint import add_limbs
 from ctfed.federation.gate import StudyGate
@@ -39,7 +39,7 @@ from ctfed.federation.wire import (
 from ctfed.statistics.cox import pooled
 from ctfed.study import Study, census_of, scope_of
 from server.audit.transcript import Exchange, Transcript
-from server.study_algorithm import StudyResult, study_algorithm
+from server.study_algorithm import study_algorithm
 
 SITES = ("north", "south", "west")
 COLUMNS = ("age", "grade", "carrier")
@@ -215,17 +215,22 @@ def opened(answers: Any, queries: Sequence[Query]) -> tuple[Total, ...]:
     return read_totals(reduce(add_limbs, list(answers)), tuple(queries))
 
 
-def run_guarded(study: Study, cohorts: list[Cohort], folder: Path) -> StudyResult:
-    """A whole study asked of guarded sites with the default policy; raises the first refusal."""
-    sites = Guarded(folder, study, cohorts)
-    assembly, algorithm = sites.begin(), study_algorithm(study)
-    asked, number = next(algorithm), 0
+def run_guarded(
+    study: Study,
+    cohorts: list[Cohort],
+    folder: Path,
+    algorithm: Algorithm[Any] | None = None,
+    policy: Policy | None = None,
+) -> Any:
+    """A whole study (or another algorithm) asked of guarded sites; raises the first refusal."""
+    sites = Guarded(folder, study, cohorts, policy or Policy())
+    assembly, asking = sites.begin(), algorithm if algorithm is not None else study_algorithm(study)
+    asked, number = next(asking), 0
     while True:
         queries = asked.queries if isinstance(asked, Bundle) else (asked,)
         totals = sites.totals(number, queries, assembly)
         try:
-            asked = algorithm.send(totals if isinstance(asked, Bundle) else totals[0])
+            asked = asking.send(totals if isinstance(asked, Bundle) else totals[0])
         except StopIteration as end:
-            result: StudyResult = end.value
-            return result
+            return end.value
         number += 1

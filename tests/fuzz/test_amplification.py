@@ -264,7 +264,7 @@ def test_the_cache_of_tables_is_limited_in_bytes(monkeypatch: pytest.MonkeyPatch
     for fold in range(3000):
         View((Feature("a"),), fold=fold).table(cohort)
     assert 2 <= len(cohort._cache) < 60
-    assert sum(map(cohort_module.bytes_of, cohort._cache.values())) <= 20 * one_table
+    assert sum(size for _, size in cohort._cache.values()) <= 20 * one_table
 
 
 def test_views_that_a_server_sends_are_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

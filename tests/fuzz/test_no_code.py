@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,6 +54,15 @@ FORBIDDEN = {
     "multiprocessing": {"*"},
     "types": {"FunctionType", "CodeType", "LambdaType"},
 }
+# Of the forbidden modules, what only reads what is installed.
+HARMLESS = {
+    "importlib.metadata",
+    "importlib.metadata.version",
+    "importlib.metadata.requires",
+    "importlib.metadata.PackageNotFoundError",
+}
+# Calls that make no objects but plain ones when this keyword is written out with this value.
+PLAIN = {"torch.load": ("weights_only", True), "numpy.load": ("allow_pickle", False)}
 METHODS = {"eval", "query_eval", "read_pickle", "to_pickle", "loads_pickle", "__reduce__", "__setstate__"}
 
 # Where one of them is used, and why no message has a say in it.
@@ -61,9 +71,12 @@ ALLOWED = {
     ("ctfed/federation/flower/processes.py", "subprocess.*"): "starts SuperLink and SuperNode from a command line",
     ("ctfed/federation/flower/processes.py", "ctypes.*"): "lets a child end with its parent (prctl)",
     ("ctfed/cohort/table.py", "importlib.*"): "a table that ships in an installed package, one of a fixed list",
-    ("server/results.py", "importlib.metadata.*"): "the versions of the installed packages, for the report",
-    ("ctfed/cli.py", "importlib.metadata.*"): "the entry point of the server's commands, as installed",
+    ("ctfed/cli.py", "importlib.metadata.entry_points"): "the entry point of the server's commands, as installed",
     ("server/simulate.py", "importlib.util.find_spec"): "whether Ray is installed",
+    ("ctfed/phantom/write.py", "importlib.util.find_spec"): "whether the libraries that write DICOM are installed",
+    ("ctfed/preparation/code.py", "importlib.util.find_spec"): "where ctfed's own modules lie, to hash their source",
+    ("ctfed/imaging/foundation.py", "pickle.UnpicklingError"): "the error by which torch refuses all but plain tensors",
+    ("ctfed/preparation/pool.py", "multiprocessing.*"): "jobs and answers between a run and processes that it started",
 }
 
 
@@ -81,7 +94,12 @@ def uses(source: str) -> Iterator[tuple[str, int]]:
             for alias in node.names:
                 names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
                 yield from _forbidden(node.module, alias.name, node.lineno)
+    plain = {
+        id(call.func) for call in ast.walk(tree) if isinstance(call, ast.Call) and _makes_plain_objects(call, names)
+    }
     for node in ast.walk(tree):
+        if id(node) in plain:
+            continue
         if isinstance(node, ast.Name) and node.id in FORBIDDEN[""] and node.id not in names:
             yield node.id, node.lineno
         elif isinstance(node, ast.Attribute):
@@ -101,7 +119,7 @@ def uses(source: str) -> Iterator[tuple[str, int]]:
 def _forbidden(module: str, attribute: str, line: int) -> Iterator[tuple[str, int]]:
     root = module.split(".")[0]
     banned = FORBIDDEN.get(root, set())
-    if "*" in banned or attribute in banned:
+    if ("*" in banned or attribute in banned) and f"{module}.{attribute}" not in HARMLESS:
         yield f"{module}.{attribute}", line
 
 
@@ -112,6 +130,15 @@ def _dotted(node: ast.expr, names: dict[str, str]) -> str | None:
         owner = _dotted(node.value, names)
         return f"{owner}.{node.attr}" if owner else None
     return None
+
+
+def _makes_plain_objects(call: ast.Call, names: dict[str, str]) -> bool:
+    dotted = _dotted(call.func, names) if isinstance(call.func, ast.Attribute) else None
+    keyword, wanted = PLAIN.get(dotted or "", ("", None))
+    return any(
+        each.arg == keyword and isinstance(each.value, ast.Constant) and each.value.value is wanted
+        for each in call.keywords
+    )
 
 
 def _reflected(call: ast.Call) -> Iterator[tuple[str, int]]:
@@ -176,11 +203,39 @@ def border_module(where: str) -> bool:
         ("frame.eval(text)", "method.eval"),
         ("getattr(module, name)(text)", "getattr(computed)"),
         ("import torch\ntorch.load(path)", "torch.load"),
+        ("import torch\ntorch.load(path, weights_only=False)", "torch.load"),
+        ("import torch\ntorch.load(path, weights_only=trusted)", "torch.load"),
+        ("import torch\ntorch.load(path, weights_only=True)\nread = torch.load", "torch.load"),
+        ("import numpy as np\nnp.load(path, allow_pickle=True)", "numpy.load"),
+        ("from importlib import metadata\nmetadata.entry_points()", "importlib.metadata.entry_points"),
+        ("from importlib.metadata import *", "importlib.metadata.*"),
         ("import ctypes", "ctypes.*"),
     ],
 )
 def test_what_makes_code_of_data_is_found(source: str, found: str) -> None:
     assert found in [what for what, _ in uses(source)]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import torch\ntorch.load(path, weights_only=True)",
+        "import numpy as np\nwith np.load(path, allow_pickle=False) as file: pass",
+        "from importlib import metadata\nmetadata.version(name)",
+        "from importlib.metadata import PackageNotFoundError, version",
+    ],
+)
+def test_what_makes_plain_objects_alone_may_be_used(source: str) -> None:
+    assert list(uses(source)) == []
+
+
+def test_no_message_reaches_the_imaging_pipeline() -> None:
+    """What unpickles between a run's own processes, or opens weights, is no part of a site's answers or the server."""
+    where = [PACKAGES / "ctfed" / "node.py", PACKAGES / "ctfed" / "federation", PACKAGES / "server"]
+    files = [file for path in where for file in ([path] if path.is_file() else sorted(path.rglob("*.py")))]
+    parts = re.compile(r"\bctfed\.(prepare|preparation|imaging|phantom)\b")
+    found = {str(file.relative_to(PACKAGES)) for file in files if parts.search(file.read_text(encoding="utf-8"))}
+    assert found <= {"server/demo.py"}  # which makes and prepares phantoms, and asks nobody
 
 
 def test_what_is_allowed_is_there() -> None:

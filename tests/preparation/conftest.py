@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-sys.path.insert(0, str(Path(__file__).parent))  # for kill_support
+sys.path.insert(0, str(Path(__file__).parent))  # for prepare_support
 
-from kill_support import finish, start
+from prepare_support import finish, start, write_site
 
-SECRET = b"phantom centre's secret"
-SETTINGS = Path(__file__).parents[2] / "site_config" / "extraction" / "phantom.yaml"
 PATIENTS = 6
 
 
@@ -56,29 +53,3 @@ def site_file(centre: Path, tmp_path: Path) -> Callable[..., Path]:
         return write_site(tmp_path, centre, extraction, **where)
 
     return write
-
-
-def write_site(folder: Path, centre: Path, extraction: dict[str, Any] | None = None, **where: Any) -> Path:
-    """A site file in ``folder`` for a phantom centre, with the phantoms' settings and these changes."""
-    (folder / "site.secret").write_bytes(SECRET)
-    (folder / "site.secret").chmod(0o600)
-    settings = yaml.safe_load(SETTINGS.read_text()) | (extraction or {})
-    (folder / "extraction.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
-    prepare = {
-        "scans": str(centre / "scans"),
-        "clinical": str(centre / "clinical.csv"),
-        "dictionary": str(centre / "dictionary.yaml"),
-        "extraction": "extraction.yaml",
-        "output": "out",
-    }
-    site = {
-        "ctfed_site": 1,
-        "site": centre.name,
-        "data": {"prepared": True},
-        "prepare": prepare | {name: str(value) for name, value in where.items()},
-        "secret": "site.secret",
-        "unmasked": True,
-    }
-    path = folder / "site.yaml"
-    path.write_text(yaml.safe_dump(site, sort_keys=False))
-    return path

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kill_support import finish, kill_at_random, start, tables
+from prepare_support import finish, kill_at_random, start, tables, write_site
 
 SiteFile = Callable[..., Path]
 Prepared = tuple[Path, str, str]
@@ -120,8 +120,6 @@ def computed(out: str) -> int:
 
 @pytest.mark.slow
 def test_forty_patients_killed_ten_times_give_the_table_of_a_clean_run(tmp_path: Path) -> None:
-    from conftest import write_site  # type: ignore[import-not-found]
-
     from ctfed.phantom import PhantomCohort, write_cohort
 
     write_cohort(tmp_path / "cohort", PhantomCohort(patients=40, sites=1, matrix=64, seed=11))

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from ctfed.config import ConfigError, Document, Faults, Key, Section, did_you_mean, listed, read_document, read_yaml
-from ctfed.site import FilePath, _short_form
+from ctfed.site import FilePath, column_alone
 from ctfed.study import TimeUnit, Variable
 from ctfed.study_models import Name, Text
 
@@ -144,7 +144,7 @@ class Source(Section):
     )
     joins: tuple[Join, ...] = Field(default=(), description="a list of mappings: csv, patient")
     follow_up: FollowUp = Field(description="a mapping: time and event, or moments")
-    columns: Mapping[Name, Annotated[Mapped, BeforeValidator(_short_form)]] = Field(
+    columns: Mapping[Name, Annotated[Mapped, BeforeValidator(column_alone)]] = Field(
         description="a mapping of variables to columns"
     )
     not_collected: tuple[Name, ...] = Field(default=(), description="a list of variables that this centre has not")

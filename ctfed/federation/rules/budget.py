@@ -168,7 +168,9 @@ class Budget:
         size = layout_size(asked.query.layout)
         self._spend_pot(asked, f"numbers|{asked.rows}", size, asked.patients, self._policy.released_per_value)
         if asked.query.view.split == "train":  # the rows of folds are training rows, too
-            patients = asked.census.of(replace(asked.query.view, fold=None, held_out=False))[0]
+            patients = asked.census.of(replace(asked.query.view, fold=None, held_out=False, transforms=(), beside=()))[
+                0
+            ]
             self._spend_pot(asked, f"numbers|{TOGETHER}", size, patients, self._policy.released_together)
 
     def _spend_pot(self, asked: Asking, pot: str, size: int, patients: int, share: float) -> None:

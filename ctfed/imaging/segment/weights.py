@@ -13,14 +13,13 @@ and nothing is loaded unless every listed file has its digest and no other file 
 looking into the folder). The digest of the whole, which a study can pin and provenance records, is the SHA-256 of the
 lines that ``sha256sum`` prints for the files in the order of their names.
 
-``python -m ctfed.imaging.segment.weights FOLDER MODEL`` writes the manifest of a folder whose origin one trusts.
+``ctfed weights FOLDER MODEL`` writes the manifest of a folder whose origin one trusts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -141,7 +140,7 @@ def check_weights(
     if not where.is_file():
         raise WeightsError(
             f"{where}: found no manifest, expected one with the SHA-256 of every file of {origin}; "
-            f"'python -m ctfed.imaging.segment.weights {folder} MODEL' writes it for files whose origin you trust"
+            f"'ctfed weights {folder} MODEL' writes it for files whose origin you trust"
         )
     content = load(Manifest, where, "ctfed_weights")
     _same_names(folder, content, origin)
@@ -197,19 +196,12 @@ def write_manifest(folder: Path, model: str, source: str | None = None) -> Manif
     return manifest
 
 
-def main(arguments: list[str]) -> int:
-    """``FOLDER MODEL [SOURCE]``: write the folder's manifest and print its digest."""
-    if len(arguments) not in (2, 3):
-        print(f"found {len(arguments)} arguments, expected {listed(['FOLDER MODEL', 'FOLDER MODEL SOURCE'])}")
-        return 2
-    try:
-        manifest = write_manifest(Path(arguments[0]), arguments[1], *arguments[2:])
-    except CtfedError as error:
-        print(error)
-        return 1
-    print(f"{len(manifest.files)} files, digest {manifest.digest}")
+def command(folder: Path, model: str, source: str | None) -> int:
+    """``ctfed weights``: write the folder's manifest and print its digest.
+
+    Raises:
+        WeightsError: when the folder holds no file.
+    """
+    manifest = write_manifest(folder, model, source)
+    print(f"{folder / MANIFEST}: {len(manifest.files)} files, digest {manifest.digest}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

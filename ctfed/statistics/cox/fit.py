@@ -15,7 +15,7 @@ from ctfed.federation.summary import Total
 from ctfed.federation.view import View
 from ctfed.statistics.cox.penalty import ElasticNet, PenaltyStack
 from ctfed.statistics.cox.pooled import pooled_oracle
-from ctfed.statistics.cox.solver import Oracle, Settings, Solution, minimise
+from ctfed.statistics.cox.solver import Curvatures, Oracle, Settings, Solution, minimise
 from ctfed.statistics.cox.stratified import CoxDerivatives, stratified_oracle
 from ctfed.statistics.timegrid import TimeGrid
 
@@ -101,6 +101,7 @@ def fit_cox_stack(
     grid: TimeGrid | None = None,
     settings: Settings | None = None,
     start: FloatArray | None = None,
+    curvatures: Curvatures | None = None,
 ) -> Algorithm[tuple[CoxFit, ...]]:
     """Cox models of one view under many penalties, solved in lock-step.
 
@@ -112,6 +113,7 @@ def fit_cox_stack(
             risk sets on that grid (one baseline hazard, two rounds per step).
         settings: tolerance, updates, rounds; the default is proximal Newton to a KKT residual of 1e-9.
         start: (K, p) warm starts, default zero.
+        curvatures: Hessians of earlier stacks on this view, see ``Curvatures``.
 
     Raises:
         CtfedError: when the view has no event anywhere.
@@ -120,7 +122,7 @@ def fit_cox_stack(
     oracle = stratified_oracle(view, ties) if grid is None else pooled_oracle(view, ties, grid)
     stack = PenaltyStack.of(tuple(penalties), view.width)
     origin = np.zeros((len(penalties), view.width)) if start is None else start
-    solution = yield from minimise(_checked(oracle), stack, origin, chosen)
+    solution = yield from minimise(_checked(oracle), stack, origin, chosen, curvatures)
     risk_sets = "stratified" if grid is None else "pooled"
     return tuple(_fit(view, penalty, ties, risk_sets, solution, k) for k, penalty in enumerate(penalties))
 

@@ -11,7 +11,7 @@ Reference: Lee, Sun & Saunders 2014, Proximal Newton-type methods for minimizing
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -129,35 +129,59 @@ class _State:
         """(K, p) coefficients that separation is driving to infinity."""
         return np.asarray(np.abs(self.beta) * self.unit > RUNAWAY)
 
-    def begin(self, found: Derivatives) -> None:
-        """Scales, from the first round: where no Hessian is asked, features count as standardised.
+    def begin(self, found: Derivatives, anchors: list[tuple[FloatArray, FloatArray]]) -> None:
+        """Scales, from the first round: where no Hessian is known, features count as standardised.
 
         Units are powers of two, so that standardised features (spread about 1) are judged exactly as they are.
         """
         share = max(found.events, 1) / found.patients
-        for information in list(found.information.values())[:1]:
+        known = [*found.information.values(), *(matrix * found.patients for _, matrix in anchors)]
+        for information in known[:1]:
             diagonal = np.diag(information) / max(found.events, 1)
             self.unit = np.exp2(np.rint(0.5 * np.log2(np.where(diagonal > 0, diagonal, 1.0))))
         self.curvature[:] = np.diag(share * self.unit**2)
 
 
-def minimise(oracle: Oracle, penalty: PenaltyStack, start: FloatArray, settings: Settings) -> Algorithm[Solution]:
-    """Fit K penalised models to KKT residuals <= ``settings.tolerance``."""
+@dataclass(eq=False)
+class Curvatures:
+    """Hessians of one view that outlive a stack of fits: a search asks ``most`` of them in all, not some in each batch.
+
+    Attributes:
+        most: how many are asked in all.
+        known: points, and negative Hessians of the log-likelihood per patient.
+    """
+
+    most: int
+    known: list[tuple[FloatArray, FloatArray]] = field(default_factory=list)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more are asked; the fits then learn curvature from their gradients."""
+        return len(self.known) >= self.most
+
+
+def minimise(
+    oracle: Oracle, penalty: PenaltyStack, start: FloatArray, settings: Settings, curvatures: Curvatures | None = None
+) -> Algorithm[Solution]:
+    """Fit K penalised models to KKT residuals <= ``settings.tolerance``; ``curvatures`` are used, and added to."""
     state = _State(penalty, start)
     rounds = 0
     scale = 1.0
-    anchors: list[tuple[FloatArray, FloatArray]] = []
+    anchors: list[tuple[FloatArray, FloatArray]] = [] if curvatures is None else list(curvatures.known)
     while True:
         rows = np.flatnonzero(state.running)
         points, where = _distinct(state.trial()[rows])
-        asked = _choose_anchors(points, anchors, state.unit, settings)
+        full = curvatures is not None and curvatures.full
+        asked = () if full else _choose_anchors(points, anchors, state.unit, settings)
         found = yield from oracle(points, asked)
         rounds += 1
         if rounds == 1:
             scale = 1.0 / found.patients
-            state.begin(found)
+            state.begin(found, anchors)
         new = [(points[i], matrix * scale) for i, matrix in found.information.items()]
         anchors = (anchors + new)[-64:]
+        if curvatures is not None:
+            curvatures.known += new
         accepted = _accept(state, rows, -found.loglik[where] * scale, -found.gradient[where] * scale)
         _update_curvature(state, rows, accepted, points, where, found, scale, anchors, settings)
         residual = state.penalty.residual(state.gradient, state.beta, state.unit)

@@ -37,11 +37,12 @@ def ct(
     slices: int = SLICES,
     *,
     series: str = "ct",
-    patient: str = PATIENT,
+    patient: str | None = None,
     spacing: tuple[float, float, float] = SPACING,
     study: str = "study",
 ) -> list[FileDataset]:
     """An axial series in order of position; InstanceNumber runs the other way round."""
+    patient = patient or PATIENT
     found = []
     for k, pixels in enumerate(voxels(slices)):
         meta = FileMetaDataset()

@@ -56,7 +56,7 @@ def content(**changes: Any) -> dict[str, Any]:
         "ensembles": {"both": {"table": "8", "models": ("texture-combat", "wide-combat")}},
         "consensus": {"models": ("clinical", "texture-combat"), "table": "9"},
         "split": {"column": "split"},
-        "evaluation": {"horizons": (12, 24), "time_bin": 1, "min_cell": 5, "bootstrap": 50},
+        "evaluation": {"horizons": (12, 24), "time_bin": 1, "score_bins": 4, "min_cell": 5, "bootstrap": 50},
         "time_grid": {"width": 1, "end": 36},
     }
     return found | changes

@@ -1,4 +1,4 @@
-"""Running `ctfed prepare` as a process of its own, and killing it."""
+"""A site file for phantoms; `ctfed prepare` as a process of its own, and killing it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+SECRET = b"phantom centre's secret"
+SETTINGS = Path(__file__).parents[2] / "site_config" / "extraction" / "phantom.yaml"
 _COMMAND = "import sys; from ctfed.cli import main; sys.exit(main(sys.argv[1:]))"
 TABLES = (
     "features.parquet",
@@ -67,3 +72,29 @@ def _results(cache: Path) -> int:
 def tables(local: Path) -> dict[str, bytes]:
     """The bytes of every table that a run leaves."""
     return {name: (local / name).read_bytes() for name in TABLES}
+
+
+def write_site(folder: Path, centre: Path, extraction: dict[str, Any] | None = None, **where: Any) -> Path:
+    """A site file in ``folder`` for a phantom centre, with the phantoms' settings and these changes."""
+    (folder / "site.secret").write_bytes(SECRET)
+    (folder / "site.secret").chmod(0o600)
+    settings = yaml.safe_load(SETTINGS.read_text()) | (extraction or {})
+    (folder / "extraction.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    prepare = {
+        "scans": str(centre / "scans"),
+        "clinical": str(centre / "clinical.csv"),
+        "dictionary": str(centre / "dictionary.yaml"),
+        "extraction": "extraction.yaml",
+        "output": "out",
+    }
+    site = {
+        "ctfed_site": 1,
+        "site": centre.name,
+        "data": {"prepared": True},
+        "prepare": prepare | {name: str(value) for name, value in where.items()},
+        "secret": "site.secret",
+        "unmasked": True,
+    }
+    path = folder / "site.yaml"
+    path.write_text(yaml.safe_dump(site, sort_keys=False))
+    return path
