@@ -1,18 +1,18 @@
 """The page that a steward reads before a site takes part in a study: who, which columns, which questions, which limits.
 
-``QUESTIONS`` says of every kind of query, in one sentence, what its total tells; ``stages`` says when a study asks it.
+What the study asks, and what the total of each question tells, is said in ``ctfed.approval_stages``.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
 
+from ctfed.approval_stages import QUESTIONS, STEPS, kinds_of, stages
 from ctfed.cohort import PartitionedCohorts
 from ctfed.federation.cohort import Cohort
 from ctfed.federation.errors import Refusal
@@ -23,96 +23,10 @@ from ctfed.federation.rules.runs import check_cells
 from ctfed.site import Site
 from ctfed.study import Study, scope_of
 
+__all__ = ["QUESTIONS", "kinds_of", "objections", "plan", "stages"]
+
 WIDTH = 110
-
-# Kind of query -> what the total over all contributing sites tells whoever reads it.
-QUESTIONS: Mapping[str, str] = {
-    "counts": "how many patients and events there are, and how many patients have a value in each column",
-    "level-counts": "how many patients are at each level of the categorical columns",
-    "counts-below": "how many patients have a value up to a threshold; asked repeatedly, it closes in on a median",
-    "moments": "the mean and the variance of each column or of a model's score, and the numbers of patients and events",
-    "cox-derivatives": (
-        "how well trial coefficients fit the partial likelihood with a baseline hazard for each site, and in which "
-        "direction they improve it; no event time leaves a site"
-    ),
-    "cox-score-products": "one matrix from which the fitted coefficients get robust standard errors",
-    "risk-set-sums": (
-        "for each time bin, the summed risk exp(x beta) of the patients who leave in it, and the number of deaths"
-    ),
-    "pooled-gradient": "how trial coefficients improve the fit with one baseline hazard for all sites",
-    "time-counts": "how many patients leave in each time bin with the event, and how many without it",
-    "within-site-pairs": "in how many pairs of patients of the same site the one who died first had the higher score",
-    "scores-below": "how many patients have a score up to a threshold; asked repeatedly, it closes in on quantiles",
-    "evaluation-table": (
-        "how many patients leave in each time bin, by bin of the score and with or without the event; bins are merged "
-        "beforehand so that their cells hold enough patients"
-    ),
-    "group-counts": "how many patients of the low and of the high risk group leave in each merged time bin",
-    "stratified-log-rank": "three sums that test whether the risk groups differ, taken inside each site",
-}
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of a study.
-
-    Attributes:
-        title: what the step is for.
-        rows: whose rows it is about.
-        kinds: the queries that it asks.
-    """
-
-    title: str
-    rows: str
-    kinds: tuple[str, ...]
-
-
-def stages(study: Study) -> tuple[Stage, ...]:
-    """What a study asks, in the order in which it does; the same kinds of query as ``server.study_algorithm``."""
-    tuning, model = study.tuning, study.single
-    methods = {study.variables[name].impute for name in model.features}
-    fitted = "training patients" + (f", and those outside each of {tuning.folds} folds" if tuning else "")
-    pooled = ("time-counts", "risk-set-sums", "pooled-gradient")
-    derivatives = ("cox-derivatives",) if model.risk_sets == "stratified" else pooled
-    found = [
-        Stage("sizes of the splits", "training patients, test patients", ("counts",)),
-        Stage("features that too few patients have or lack", fitted, ("counts", "level-counts")),
-        Stage(
-            "imputation of missing values",
-            fitted,
-            ("counts", "level-counts", *(("counts-below",) if "median" in methods else ())),
-        ),
-    ]
-    if model.standardise:
-        found.append(Stage("standardisation", fitted, ("moments",)))
-    if tuning is not None:
-        count = tuning.penalizers.count * len(tuning.l1_ratios)
-        found += [
-            Stage(f"choice of the penalty: fits of {count} penalties", fitted, ("cox-derivatives",)),
-            Stage(
-                "choice of the penalty: their scores", f"each of {tuning.folds} held-out folds", ("within-site-pairs",)
-            ),
-        ]
-    title = "the model, and an unpenalised one beside it where events suffice"
-    robust = ("cox-score-products",) if model.risk_sets == "stratified" else ()
-    found += [
-        Stage(title, "training patients", (*derivatives, *robust)),
-        Stage("one baseline hazard", "training patients", ("time-counts", "risk-set-sums")),
-        Stage("evaluation: concordance", "test patients", ("within-site-pairs",)),
-        Stage(
-            "evaluation: table of times and scores",
-            "test patients",
-            ("time-counts", "moments", "scores-below", "evaluation-table"),
-        ),
-        Stage("evaluation: the median score", "training patients", ("moments", "scores-below")),
-        Stage("evaluation: curves by risk group", "test patients", ("time-counts", "group-counts", "cox-derivatives")),
-    ]
-    return tuple(found)
-
-
-def kinds_of(study: Study) -> tuple[str, ...]:
-    """All kinds of query that a study may ask, each once."""
-    return tuple(dict.fromkeys(kind for stage in stages(study) for kind in stage.kinds))
+SHOWN_COLUMNS = 3  # of a group; of more, the first and the last
 
 
 def plan(
@@ -159,17 +73,38 @@ def _study(study: Study) -> Iterator[str]:
     yield f"name      {study.name}"
     yield f"sha256    {study.sha256}"
     yield f"endpoint  {study.endpoint.name}, in {study.endpoint.time_unit}"
-    how = f"{study.single.risk_sets} risk sets, {study.single.ties} ties"
-    yield f"model     elastic-net Cox, {how}, {len(study.single.features)} features"
-    if study.tuning is not None:
-        count = study.tuning.penalizers.count * len(study.tuning.l1_ratios)
-        yield f"tuning    {count} penalties in {study.tuning.folds} folds, which this site deals out itself"
+    yield from _models(study)
     if study.split.column is not None:
         yield f"split     the column {study.split.column!r} of the table"
     else:
         yield f"split     {study.split.test_fraction:g} of the patients are for testing; this site draws them itself"
     if study.evaluation.fine_evaluation_tables:
         yield "EXCEPTION fine evaluation tables: cells of the tables of times and scores may hold single patients"
+
+
+def _models(study: Study) -> Iterator[str]:
+    if study.model is not None:
+        how = f"{study.model.risk_sets} risk sets, {study.model.ties} ties"
+        yield f"model     elastic-net Cox, {how}, {len(study.model.features)} features"
+        if study.tuning is not None:
+            count = study.tuning.penalizers.count * len(study.tuning.l1_ratios)
+            yield f"tuning    {count} penalties in {study.tuning.folds} folds, which this site deals out itself"
+        return
+    columns = f"{len(study.used):,} columns in {len(study.groups)} groups"
+    yield f"models    {len(study.models)} elastic-net Cox models, stratified by site, of {columns}"
+    if study.ensembles:
+        yield f"ensembles {len(study.ensembles)}, means of the models' standardised scores"
+    if study.consensus is not None:
+        yield f"consensus of {len(study.consensus.models)} models at {len(study.evaluation.horizons)} horizons"
+    if study.search is not None:
+        yield f"search    {study.search.trials} penalties of each model in {study.search.folds} folds, dealt out here"
+    for name, model in study.models.items():
+        if model.subgroup is not None:
+            chosen = model.subgroup
+            yield f"subgroup  {chosen.variable} from {chosen.low:g} to {chosen.high:g}, of the model {name}"
+    reference = study.harmonization.reference
+    if reference is not None and any(model.combat for model in study.models.values()):
+        yield f"EXCEPTION site {reference} is the reference: it publishes the means and variances of its features"
 
 
 def _sites(roster: Roster, own: str) -> Iterator[str]:
@@ -188,15 +123,27 @@ def _columns(site: Site, study: Study) -> Iterator[str]:
         rows.insert(0, ("patient", site.columns.id, "deals out folds, with this site's secret; never sent"))
     if study.split.column is not None:
         rows.append(("split", study.split.column, "train or test"))
-    for name in study.single.features:
-        source = site.source(name)
-        rows.append((name, source.column, "in codes that this site translates" if source.codes else "summed"))
+    for name in study.used:
+        if name in study.variables:
+            source = site.source(name)
+            rows.append((name, source.column, "in codes that this site translates" if source.codes else "summed"))
+    rows += [(group, text, "summed") for group, text in _image_columns(study)]
     for name in study.variables:
-        if name not in study.single.features:
+        if name not in study.used:
             rows.append((name, site.source(name).column, "read and checked, in no question"))
     first, second = (max(len(row[k]) for row in rows) for k in (0, 1))
     for variable, column, use in rows:
         yield f"{variable:<{first}}  column {column:<{second}}  {use}"
+
+
+def _image_columns(study: Study) -> Iterator[tuple[str, str]]:
+    """The groups whose columns are no variables, each in a line: they may have thousands of columns."""
+    used = {group for model in study.models.values() for group in model.groups}
+    for name, group in study.groups.items():
+        if name in used and not group.clinical:
+            columns = study.names_of(name)
+            shown = ", ".join(columns) if len(columns) <= SHOWN_COLUMNS else f"{columns[0]} ... {columns[-1]}"
+            yield name, f"{shown} ({len(columns):,})"
 
 
 def _questions(study: Study) -> Iterator[str]:
@@ -214,6 +161,13 @@ def _questions(study: Study) -> Iterator[str]:
     for kind in kinds:
         indent = " " * (width + 2)
         yield from textwrap.wrap(f"{kind:<{width}}  {QUESTIONS[kind]}", WIDTH, subsequent_indent=indent)
+    steps = [step for step in STEPS if step in scope_of(study).kinds]
+    yield ""
+    yield "What this site computes on its own rows with numbers that the server sends, and answers with nothing of it:"
+    width = max(map(len, steps))
+    for step in steps:
+        indent = " " * (width + 2)
+        yield from textwrap.wrap(f"{step:<{width}}  {STEPS[step]}", WIDTH, subsequent_indent=indent)
 
 
 def _numbers(cohort: Cohort, study: Study, loaded: PartitionedCohorts) -> Iterator[str]:
@@ -221,10 +175,15 @@ def _numbers(cohort: Cohort, study: Study, loaded: PartitionedCohorts) -> Iterat
     for split in ("train", "test"):
         rows = cohort.split == split
         yield f"{split:<7}{int(rows.sum())} patients, {int(cohort.event[rows].sum())} events"
-    for name in study.single.features:
-        missing = int(np.isnan(cohort.columns[name]).sum())
+    for name in study.used:
+        missing = int(np.isnan(cohort.columns[name]).sum()) if name in study.variables else 0
         if missing:
             yield f"{name} is missing for {missing}"
+    for name, group in study.groups.items():
+        if not group.clinical:
+            lacking = [np.isnan(cohort.columns[column]) for column in study.names_of(name) if column in study.used]
+            if lacking and (patients := int(np.any(lacking, axis=0).sum())):
+                yield f"{name}: {patients} patients lack some or all of its columns"
     if loaded.exclusions:
         yield f"{len(loaded.exclusions)} rows are set aside (`ctfed site` lists them)"
     for line in loaded.warnings:

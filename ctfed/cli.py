@@ -101,8 +101,8 @@ def _register_weights(commands: Commands[argparse.ArgumentParser]) -> None:
     weights = commands.add_parser(
         "weights",
         help="write the manifest of a folder of a model's weights",
-        description="Write ctfed_weights.yaml, the SHA-256 of every file of a folder of weights whose origin you trust; "
-        "without it, or when a file is another one, nothing in the folder is loaded.",
+        description="Write ctfed_weights.yaml, the SHA-256 of every file in a folder whose origin you trust. Without "
+        "it, or when a file is another one, nothing in the folder is loaded.",
     )
     weights.add_argument("folder", type=Path, help="the folder with the weights")
     weights.add_argument("model", help="the model's name, as its card has it, such as bamf-lung-nodule")
@@ -178,10 +178,18 @@ def _prepare(options: argparse.Namespace) -> int:
     from ctfed.site import site_files
 
     files = site_files(options.site)
-    for site in files:
-        if len(files) > 1:
-            print(f"{site}:", flush=True)
-        command(site, options.only, options.limit, options.workers, options.dry_run)
+    if len(files) == 1:
+        return command(files[0], options.only, options.limit, options.workers, options.dry_run)
+    failed = 0
+    for site in files:  # what is wrong at one centre does not keep the others waiting
+        print(f"{site}:", flush=True)
+        try:
+            command(site, options.only, options.limit, options.workers, options.dry_run)
+        except CtfedError as error:
+            print(f"ctfed: {site}: {error}", file=sys.stderr, flush=True)
+            failed += 1
+    if failed:
+        raise CtfedError(f"{failed} of {len(files)} centres met an error; the lines above say which")
     return 0
 
 

@@ -211,7 +211,7 @@ def _needed(plan: Plan, wanted: Sequence[Case]) -> float:
     from ctfed.imaging.segment import load_card
 
     engines = {load_card(model.model).engine for model in plan.settings.segmentation}
-    voxels = max(memory.voxels(series) for case in wanted for series in case.scans.series) if wanted else 0
+    voxels = max((memory.voxels(series) for case in wanted for series in case.scans.series), default=0)
     networks = not engines.isdisjoint({"nnunet", "totalsegmentator"})
     return memory.per_patient(voxels, networks=networks, foundation=plan.foundation is not None)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ctfed.cohort.clinical import PartitionedCohorts
     from ctfed.federation.cohort import Cohort
     from ctfed.site import Site
+    from ctfed.study import Study
 
 SMALLEST_MINIMUM = 10  # patients of whatever the egress edition shows, unless the study or the site wants more
 
@@ -31,6 +32,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     report.add_argument("--site", type=Path, help="the site's YAML file")
     report.add_argument("--results", type=Path, help="results.json of the run, with model.json beside it")
+    report.add_argument("--model", type=Path, help="the model's file (default: model.json beside the results)")
     report.add_argument("--study", type=Path, help="the study's YAML file, if it shall be checked against the model's")
     report.add_argument("--virtual", metavar="NAME", help="which site of a file with a partition")
     report.add_argument("--rows", choices=("test", "train", "all"), default="test", help="(default: test)")
@@ -63,12 +65,18 @@ def _report(options: argparse.Namespace) -> int:
     from ctfed.report.site_rows import SiteRows
 
     results, digest = read_results(options.results)
-    model, model_digest = read_model(options.results.parent / FILE)
+    path = options.model or options.results.parent / FILE
+    if not path.is_file() and (folder := options.results.parent / "models").is_dir():
+        names = ", ".join(sorted(file.name for file in folder.glob("*.json")))
+        raise CtfedError(f"--model: found none, expected one of the files in {folder}: {names}")
+    model, model_digest = read_model(path)
+    if model.study.sha256 != results["study"].get("sha256"):
+        raise CtfedError(f"{path}: found a model of another study than that of {options.results}, expected the same")
     if options.study is not None:
         _check_study(options.study, model.study.sha256)
     chosen = choose_site(options.site, model.study, options.virtual)
     rows = SiteRows(chosen.cohort, model, options.rows)
-    facts = _facts(options, chosen, results, {"results.json": digest, "model.json": model_digest})
+    facts = _facts(options, chosen, results, {"results.json": digest, path.name: model_digest})
     content = site_content(rows, facts)
     printer = None if options.no_pdf else pdf_printer()
     try:
@@ -103,6 +111,7 @@ def _facts(options: argparse.Namespace, chosen: Chosen, results: Mapping[str, An
         ledger=_ledger(options, chosen),
         virtual=virtual,
         minimum=minimum,
+        model="" if chosen.study.model is not None or options.model is None else options.model.stem,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -128,16 +137,21 @@ class Chosen:
         site: the file.
         loaded: all of its cohorts.
         cohort: the one that is meant.
-        min_cell: of the study.
+        study: of the model.
     """
 
     site: Site
     loaded: PartitionedCohorts
     cohort: Cohort
-    min_cell: int
+    study: Study
+
+    @property
+    def min_cell(self) -> int:
+        """Fewest patients of a cell, as the study has it."""
+        return self.study.evaluation.min_cell
 
 
-def choose_site(path: Path, study: Any, virtual: str | None) -> Chosen:
+def choose_site(path: Path, study: Study, virtual: str | None) -> Chosen:
     """The cohort of a site file that is meant.
 
     Raises:
@@ -154,7 +168,7 @@ def choose_site(path: Path, study: Any, virtual: str | None) -> Chosen:
     if site.partition is not None and virtual not in names:
         raise CtfedError(f"--virtual: found {virtual!r}, expected one of the sites of {path}: {', '.join(names)}")
     place = names.index(virtual) if virtual is not None else 0
-    return Chosen(site, loaded, loaded.cohorts[place], study.evaluation.min_cell)
+    return Chosen(site, loaded, loaded.cohorts[place], study)
 
 
 def read_results(path: Path) -> tuple[dict[str, Any], str]:

@@ -452,8 +452,9 @@ def scope_of(study: Study) -> Scope:
     """What a site that approves the study lets itself be asked."""
     risk_sets = "stratified" if study.model is None else study.model.risk_sets
     kinds = (*_DESCRIPTION, *_MODEL, *_EVALUATION, *(("pooled-gradient",) if risk_sets == "pooled" else ()))
+    reference = ("combat-reference",) if study.harmonization.reference else ()
     return Scope(
-        kinds=frozenset((*kinds, *(_MANY if study.models else ()))),
+        kinds=frozenset((*kinds, *(_MANY if study.models else ()), *reference)),
         columns=frozenset(study.features),
         folds=study.folds,
         time_widths=(study.evaluation.time_bin, study.grid.width),

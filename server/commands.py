@@ -89,6 +89,16 @@ def _register_study(commands: argparse._SubParsersAction[argparse.ArgumentParser
     check = actions.add_parser("check", help="validate a study file and print its SHA-256")
     check.add_argument("study", type=Path, help="the study's YAML file")
     check.set_defaults(command=_check_study)
+    plan = actions.add_parser(
+        "plan",
+        help="print what a study does, and an estimate of its rounds and bytes",
+        description="Print the study's stages, and estimate rounds and bytes by running it over invented patients.",
+    )
+    plan.add_argument("study", type=Path, help="the study's YAML file")
+    plan.add_argument("--sites", type=int, default=5, help="number of invented sites (default: 5)")
+    plan.add_argument("--patients", type=int, default=150, help="patients of each invented site (default: 150)")
+    plan.add_argument("--dry", action="store_true", help="print the stages alone, without an estimate")
+    plan.set_defaults(command=_plan_study)
     schema = actions.add_parser("schema", help="print the JSON Schema of study files")
     schema.set_defaults(command=_print_schema)
 
@@ -96,14 +106,24 @@ def _register_study(commands: argparse._SubParsersAction[argparse.ArgumentParser
 def _check_study(options: argparse.Namespace) -> int:
     from ctfed.study import load_study
 
+    from server.study_plan import described
+
+    for line in described(load_study(options.study)):
+        print(line)
+    return 0
+
+
+def _plan_study(options: argparse.Namespace) -> int:
+    from ctfed.study import load_study
+    from server.study_plan import described, estimate, staged
+
     study = load_study(options.study)
-    how = f"{study.single.risk_sets} risk sets, {study.single.ties} ties, {study.single.updates} updates"
-    print(f"{study.name}: {study.title}")
-    print(f"  model     Cox, {how}; features: {', '.join(study.single.features)}")
-    if study.tuning is not None:
-        count = study.tuning.penalizers.count * len(study.tuning.l1_ratios)
-        print(f"  tuning    {count} penalties in {study.tuning.folds}-fold cross-validation")
-    print(f"  sha256    {study.sha256}")
+    for line in (*described(study), "", *staged(study)):
+        print(line)
+    if not options.dry:
+        print("", flush=True)
+        for line in estimate(study, options.sites, options.patients):
+            print(line)
     return 0
 
 

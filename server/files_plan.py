@@ -68,8 +68,8 @@ class Plan:
         """The plan in words."""
         yield (
             f"{self.study}: about {self.exchanges} exchanges ({self.least} to {self.most}), the model is fitted "
-            f"after about {self.fitted} (without asking early: {self.plain}); about {self.bytes_up / 1000:.0f} kB out of a site and "
-            f"{self.bytes_down / 1000:.0f} kB into it"
+            f"after about {self.fitted} (without asking early: {self.plain}); "
+            f"about {self.bytes_up / 1000:.0f} kB out of a site and {self.bytes_down / 1000:.0f} kB into it"
         )
         yield (
             f"an estimate, from {len(SEEDS)} runs over {self.sites} invented sites with {self.patients} patients each: "

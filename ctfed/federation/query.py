@@ -26,6 +26,7 @@ class Exposure:
         means: those of them at which the risk-weighted columns of each bin are told as well.
         weighed: those at which the server's own hazards weigh the patients.
         apart: whether these sums tell the dying of a bin from its censored.
+        publishes: label of the batch whose own moments the total is, '' where it is a sum over batches.
         plain: whether the table is told by its bins and thresholds alone; False where weights or sets of models make
             another table of the same bins.
     """
@@ -39,6 +40,7 @@ class Exposure:
     weighed: tuple[str, ...] = ()
     apart: bool = False
     plain: bool = True
+    publishes: str = ""
 
 
 class Query(ABC):

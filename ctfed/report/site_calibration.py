@@ -44,7 +44,7 @@ def _cox_slope(rows: SiteRows) -> dict[str, float | None]:
         raise CtfedError(f"{rows.events} events are fewer than {FEWEST_EVENTS}")
     if float(np.ptp(rows.scores)) == 0:
         raise CtfedError("every patient has the same score")
-    fit = rows.ask(fit_cox(rows.view, ties=rows.model.study.single.ties))
+    fit = rows.ask(fit_cox(rows.view, ties=rows.ties))
     intervals = fit.intervals(rows.level)
     limits = (np.nan, np.nan) if intervals is None else intervals[0]
     return estimate(fit.coefficients[0], *limits)

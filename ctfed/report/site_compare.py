@@ -95,7 +95,7 @@ def _runs(runs: tuple[Named, ...]) -> tuple[Block, ...]:
     add("Rounds", *(say.whole(run.section("run").count("rounds")) for _, run in runs))
     add("Penalizer", *(say.compact(run.section("model").number("penalizer"), 4) for _, run in runs))
     add("l1_ratio", *(say.compact(run.section("model").number("l1_ratio"), 4) for _, run in runs))
-    columns = (Column("", False), *(Column(name, False) for name, _ in runs))
+    columns = (Column("Fact", False), *(Column(name, False) for name, _ in runs))
     return (Table("What was run", columns, tuple(rows), note="* differs"),)
 
 
@@ -165,7 +165,7 @@ def _effects_table(caption: str, series: list[Series], digits: int) -> Table:
         first, second = found
         gap = MISSING if first is None or second is None else say.fixed(second.value - first.value, digits)
         rows.append((label, *cells, gap))
-    columns = (Column("", False), *(Column(one.name) for one in series), Column("Difference"))
+    columns = (Column("What", False), *(Column(one.name) for one in series), Column("Difference"))
     return Table(caption, columns, tuple(rows))
 
 

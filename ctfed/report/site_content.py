@@ -51,6 +51,7 @@ class SiteFacts:
         virtual: the site is a part of a table that stands for many.
         minimum: the fewest patients of what leaves.
         made: ISO time at which the report was made.
+        model: name of the model in a study of many; '' in a study of one.
     """
 
     results: Mapping[str, Any]
@@ -61,6 +62,7 @@ class SiteFacts:
     virtual: bool
     minimum: int
     made: str
+    model: str = ""
 
 
 def site_content(rows: SiteRows, facts: SiteFacts) -> dict[str, Any]:
@@ -85,7 +87,7 @@ def site_content(rows: SiteRows, facts: SiteFacts) -> dict[str, Any]:
             "horizons": list(rows.horizons),
             "grid": {"width": study.grid.width, "end": study.grid.end},
         },
-        "site": {"name": rows.cohort.site, "virtual": facts.virtual},
+        "site": {"name": rows.cohort.site, "virtual": facts.virtual, "model": facts.model},
         "flow": flow(rows, facts.excluded, facts.prepared, facts.virtual),
         "table_one": table_one(rows),
         "missing": missing_features(rows, study),
@@ -94,7 +96,7 @@ def site_content(rows: SiteRows, facts: SiteFacts) -> dict[str, Any]:
         "discrimination": {
             **discrimination(rows, study.evaluation.bootstrap, study.evaluation.seed),
             "training": concordance(SiteRows(rows.cohort, rows.model, "train")),
-            "pooled": _pooled(facts.results),
+            "pooled": _pooled(facts.results, facts.model),
         },
         "calibration": calibration(rows),
         "baseline": recalibrated_baseline(rows),
@@ -110,9 +112,11 @@ def site_content(rows: SiteRows, facts: SiteFacts) -> dict[str, Any]:
     return content
 
 
-def _pooled(results: Mapping[str, Any]) -> dict[str, Any]:
+def _pooled(results: Mapping[str, Any], model: str) -> dict[str, Any]:
     """What the run found over all its sites, of its test split; None for what its results do not hold."""
     found = Reader(results).section("discrimination")
+    if model:
+        found = next((row for row in Reader(results).rows("models") if row.text("name") == model), Reader({}))
     within, every = found.section("c_within"), found.section("c_pooled")
 
     def limits(reader: Reader, name: str = "value") -> dict[str, float | None] | None:

@@ -105,7 +105,7 @@ def table_one(rows: SiteRows) -> dict[str, Any]:
     study, cohort = rows.model.study, rows.cohort
     filled, federation = _filled(rows), _federation(rows)
     found = []
-    for name in dict.fromkeys(column.name for column in rows.model.view.columns):
+    for name in rows.variables:
         variable = study.columns[name]
         values = cohort.columns[name]
         row = {"variable": name, "label": study.label(name), "unit": variable.unit or "", **_described(values)}
@@ -148,9 +148,11 @@ def _levels(values: FloatArray, trained: FloatArray | None, variable: Variable) 
 
 
 def _filled(rows: SiteRows) -> dict[str, FloatArray]:
-    """The site's training rows before they are standardised, by column."""
+    """The site's training rows before they are standardised, by column; empty for a model that does not do so."""
     view = rows.model.rows("train")
-    place = next((k for k, step in enumerate(view.transforms) if isinstance(step, Standardise)), len(view.transforms))
+    place = next((k for k, step in enumerate(view.transforms) if isinstance(step, Standardise)), None)
+    if place is None:
+        return {}
     before = replace(view, transforms=view.transforms[:place])
     return dict(zip(before.names, before.table(rows.cohort).values.T, strict=True))
 
@@ -181,7 +183,7 @@ def _compared(own: FloatArray | None, federation: tuple[float, float] | None) ->
 def missing_features(rows: SiteRows, study: Study) -> dict[str, Any]:
     """Which of the model's variables no patient here has, and the share of filled-in values among the rows judged."""
     kept = rows.kept
-    names = [column.name for column in rows.model.view.columns]
+    names = rows.columns
     values = np.array([rows.cohort.columns[name][kept] for name in names]).reshape(len(names), -1)
     absent = [study.label(name) for name, one in zip(names, values, strict=True) if one.size and np.isnan(one).all()]
     share = number(np.isnan(values).mean()) if values.size else None

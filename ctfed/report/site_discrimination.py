@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from ctfed.statistics.discriminate import (
 )
 from ctfed.statistics.scores import ThresholdGroup
 
+MOST_TICKS = 7
 GROUPS = ("lower risk", "higher risk")
 FEWEST_EVENTS = 10  # below it an estimate is shown as "cannot be said"
 FEWEST_PATIENTS = 20
@@ -122,9 +124,9 @@ def risk_groups(rows: SiteRows) -> dict[str, Any]:
 def _at_risk(rows: SiteRows, member: Any) -> list[dict[str, float | int]]:
     """Patients of a group still observed just after the beginning and the tick times of the axis."""
     times, end = rows.table.time[member], float(rows.table.time.max())
-    step = max(end / 6, min(rows.horizons) / 2)
-    ticks = [0.0, *(step * k for k in range(1, int(end / step) + 1))]
-    ticks = [min(tick, end) for tick in ticks]  # the last one may lie a rounding error beyond the end
+    step = min(rows.horizons) / 2
+    step *= max(1, math.ceil(end / step / MOST_TICKS))  # whole multiples of half the first horizon
+    ticks = [step * k for k in range(int(end / step) + 1)]
     return [{"time": tick, "count": int((times > tick).sum())} for tick in ticks]
 
 
@@ -132,7 +134,7 @@ def _hazard_ratio(rows: SiteRows, threshold: float, high: Any) -> dict[str, floa
     if not (rows.table.event[high].any() and rows.table.event[~high].any()):
         raise CtfedError("a group has no event")
     view = rows.view.then(ThresholdGroup(frozen(np.array([threshold]))))
-    fit = rows.ask(fit_cox(view, ties=rows.model.study.single.ties))
+    fit = rows.ask(fit_cox(view, ties=rows.ties))
     intervals, p = fit.intervals(rows.level), fit.p_values
     with np.errstate(over="ignore"):  # a limit beyond all numbers is shown as none
         limits = (np.nan, np.nan) if intervals is None else np.exp(intervals[0])

@@ -98,8 +98,8 @@ def subgroups(rows: SiteRows) -> list[dict[str, Any]]:
     """C and observed / expected by the levels of each variable, and below and above the median of continuous ones."""
     study, cohort = rows.model.study, rows.cohort
     found = []
-    for column in rows.model.view.columns:
-        variable, values = study.columns[column.name], cohort.columns[column.name]
+    for name in rows.variables:
+        variable, values = study.columns[name], cohort.columns[name]
         levels = variable.possible_levels
         parts: list[tuple[str, BoolArray]] = []
         halves = False
@@ -114,7 +114,7 @@ def subgroups(rows: SiteRows) -> list[dict[str, Any]]:
         parts = [(label, part) for label, part in parts if (part & rows.kept).any()]
         if len(parts) > 1:
             rows_of = [_subgroup(label, rows.of(part)) for label, part in parts]
-            found.append({"variable": study.label(column.name), "halves": halves, "rows": rows_of})
+            found.append({"variable": study.label(name), "halves": halves, "rows": rows_of})
     return found
 
 

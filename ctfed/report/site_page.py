@@ -56,7 +56,8 @@ def site_page(content: Mapping[str, Any]) -> Page:
     reader = Reader(content, "report")
     site = reader.section("site").text("name") or "unnamed"
     title = reader.section("study").text("title") or reader.section("study").text("name") or "Untitled study"
-    edition = reader.text("edition")
+    edition, model = reader.text("edition"), reader.section("site").text("model")
+    title = f"{title}, model {model}" if model else title
     return Page(
         title=f"{site}: {title}",
         subtitle=f"Validation report of one site, {edition} edition",

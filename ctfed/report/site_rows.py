@@ -78,6 +78,23 @@ class SiteRows:
         return self.model.study.evaluation.horizons
 
     @property
+    def ties(self) -> str:
+        """How tied times count in Cox models; Efron's in a study of many models."""
+        own = self.model.study.model
+        return "efron" if own is None else own.ties
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column of the site that the model takes, also in views beside each other."""
+        views = self.model.view.inner()
+        return tuple(dict.fromkeys(column.name for view in views for column in view.columns))
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The columns that the study's data dictionary names; what is measured in images is not among them."""
+        return tuple(name for name in self.columns if name in self.model.study.variables)
+
+    @property
     def kept(self) -> BoolArray:
         """(patients of the cohort,) True for these rows."""
         cohort = self.cohort

@@ -127,7 +127,7 @@ def subgroup_blocks(content: Reader) -> tuple[Block, ...]:
         "Each part alone, without correction for how many there are: with few events a subgroup that looks better or "
         "worse is more often chance than not. Continuous variables are cut at the median of the evaluated patients.",
     )
-    return (Table("Subgroups", columns, tuple(rows)), Prose(words, "basis"))
+    return (Table("C and observed / expected by subgroup", columns, tuple(rows)), Prose(words, "basis"))
 
 
 def _estimate(values: Reader, digits: int) -> str:

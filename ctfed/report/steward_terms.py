@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ctfed.approval_page import QUESTIONS
+from ctfed.approval_stages import QUESTIONS
 from ctfed.federation.policy import Policy
 from ctfed.federation.query import Query
 from ctfed.federation.rules.budget import BASELINE_POINTS, SCORES, TOGETHER
@@ -34,6 +34,7 @@ RULES: Mapping[str, str] = {
     "outside-study": "a question that the approved study does not name",
     "own-ledger": "other sites have seen another ledger of this site: a copy was restored, or it was written anew",
     "peer-ledger": "another site's ledger has become shorter",
+    "published-batch": "a single batch's own moments, which its site has not agreed to publish",
     "rare-level": "sums of products with a feature that few patients have or lack",
     "released-budget": "more numbers about the same patients than this site allows",
     "roster-difference": "the sites differ from those of an earlier run by one",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ENDPOINT = "https://s3.amazonaws.com"
 BATCH = 20  # series whose files are listed and fetched together, between two lines of progress
+_UNSAFE = re.compile(r"[^A-Za-z0-9. _-]")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _NO_NETWORK = re.compile(
     r"no such host|dial tcp|connection re(fused|set)|network is unreachable|i/o timeout|proxyconnect|TLS handshake"
@@ -66,8 +67,8 @@ class Totals:
 
 
 def folder_of(out: Path, row: object) -> Path:
-    """Where a series of the index belongs."""
-    parts = (str(getattr(row, name)) for name in ("collection", "patient", "study"))
+    """Where a series of the index belongs; what is no letter, digit, '.', ' ', '_' or '-' in a name becomes '_'."""
+    parts = (_UNSAFE.sub("_", str(getattr(row, name))).lstrip(".") for name in ("collection", "patient", "study"))
     return out.joinpath(*parts, f"{getattr(row, 'modality')}_{getattr(row, 'series')}")  # noqa: B009
 
 

@@ -22,6 +22,7 @@ from ctfed.federation.rules import question
 from ctfed.federation.rules.budget import TOGETHER
 from ctfed.federation.session import Opening, Session
 from ctfed.federation.summary import Entry
+from ctfed.statistics.combat.named import CombatReference
 from ctfed.statistics.concordance import WithinSitePairs
 from ctfed.statistics.cox.pooled import PooledGradient, RiskSetSums
 from ctfed.statistics.cox.stratified import CoxDerivatives
@@ -147,6 +148,14 @@ def columns(count: int, exponent: int = 3) -> View:
 
 WITH = View((Feature("x1", 3), Feature("x2", 3)))
 LACKING = View((Feature("x3", 3),)).then(Impute(("x3",), np.zeros(1), ("x3",)))
+
+AGREED = Policy(exceptions=("reference_batch",))
+REFERENCED = replace(SCOPE, kinds=SCOPE.kinds | {"combat-reference"}, reference="south")
+
+
+def reference(label: str) -> CombatReference:
+    return CombatReference(TRAIN, NAMES[:2], (), label)
+
 
 CASES = {
     "no exposure": Case("undeclared-query", Undeclared(TRAIN), Declared(TRAIN)),
@@ -284,6 +293,12 @@ CASES = {
     "a bin that nobody counted": Case("small-bin", RiskSetSums(TRAIN, ZERO, grid(3, 0.25), tied=False), risks()),
     "three who have a feature": Case("rare-level", CoxDerivatives(WITH.test(), ZERO), CoxDerivatives(WITH, ZERO)),
     "three who lack a value": Case("rare-level", CoxDerivatives(LACKING.test(), ZERO), CoxDerivatives(LACKING, ZERO)),
+    "another batch than the study's reference": Case(
+        "published-batch", reference("north"), reference("south"), policy=AGREED, scope=REFERENCED
+    ),
+    "a reference to which the site has not agreed": Case(
+        "published-batch", reference("south"), Counts(TRAIN), scope=REFERENCED
+    ),
     "hazards at a vector of no risk sets": Case(
         "hazards-on-faith", gradient(1.0), gradient(), scope=POOLED, spent=ASKED
     ),

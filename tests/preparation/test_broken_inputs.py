@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-for library in ("pydicom", "SimpleITK", "radiomics", "pyarrow", "highdicom"):
-    pytest.importorskip(library)
 sys.path.insert(0, str(Path(__file__).parents[1] / "cohort" / "scans"))
 
 import dicom_maker as maker

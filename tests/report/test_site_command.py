@@ -23,7 +23,7 @@ NAME = "other-institutions"
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("demo")
-    assert main(["demo", "--out", str(out)]) == 0
+    assert main(["simulate", STUDY, "--site", SITE, "--out", str(out)]) == 0
     return out
 
 

@@ -291,7 +291,7 @@ def test_what_a_total_tells_comes_from_the_question_itself_where_no_list_has_it(
     register_queries()
     assert meaning("counts").startswith("how many patients and events")
     assert meaning("nothing-of-the-kind") == "not known to this version of ctfed"
-    assert "The total discloses" in meaning("combat-moments")
+    assert "total discloses" in meaning("combat-sizes")
 
 
 @pytest.mark.parametrize(

@@ -268,7 +268,9 @@ def test_questions_that_name_a_batch_declare_nothing_to_a_gate() -> None:
     moments = CombatMoments(view, ("f0",), X0)
     assert moments.exposure is not None
     assert moments.exposure.parameters == 2
-    assert CombatReference(view, ("f0",), X0, "b0").exposure is None
+    published = CombatReference(view, ("f0",), X0, "b0").exposure
+    assert published is not None
+    assert published.publishes == "b0"
     assert CombatMeans(view, ("f0",), X0, ("b0",)).exposure is None
     assert replace(moments, shared=("b0",), centres=np.zeros((1, 2))).exposure is None
     assert CombatSizes(view, ("b0", "b1")).exposure.cells == 3

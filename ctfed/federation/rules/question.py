@@ -13,6 +13,7 @@ from ctfed.federation.rules.scope import Scope, rows_of
 from ctfed.federation.session import Session
 
 FINE_TABLES = "fine_evaluation_tables"
+REFERENCE = "reference_batch"
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +172,20 @@ def _rare_level(asked: Asking) -> str | None:
     return None
 
 
+def _published(asked: Asking) -> str | None:
+    label = asked.exposure.publishes
+    if not label:
+        return None
+    if label != asked.scope.reference:
+        return f"{asked}: the moments of the batch {label!r} alone, which is not the reference of the approved study"
+    if REFERENCE in asked.policy.exceptions:
+        return None
+    return (
+        f"{asked}: the moments of the batch {label!r} alone; agree on the exception {REFERENCE} with every site, or "
+        "take no reference (harmonization.reference)"
+    )
+
+
 RULES: dict[str, Callable[[Asking], str | None]] = {
     "too-few-sites": _too_few_sites,
     "too-few-patients": _too_few_patients,
@@ -181,6 +196,7 @@ RULES: dict[str, Callable[[Asking], str | None]] = {
     "needs-pooled": _needs_pooled,
     "small-bin": _small_bins,
     "rare-level": _rare_level,
+    "published-batch": _published,
 }
 
 

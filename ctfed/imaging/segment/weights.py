@@ -27,7 +27,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ctfed.config import Faults, Section, listed, load
+from ctfed.config import Faults, Section, load
 from ctfed.federation.errors import CtfedError
 
 MANIFEST = "ctfed_weights.yaml"

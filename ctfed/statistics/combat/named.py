@@ -1,8 +1,8 @@
 """Questions about batches by their labels: the sizes and means of batches that sites share, and the reference batch.
 
 What they tell is told of one label. Whether that is the label of a single site only somebody who knows the study's
-batches can judge: the two that tell more than counts declare no exposure, and pass no gate that has not been taught
-which labels its study names.
+batches can judge: the reference batch is the one that the study names, and its site must have agreed; the means of
+shared batches declare no exposure, and pass no gate.
 """
 
 from __future__ import annotations
@@ -147,6 +147,11 @@ class CombatReference(Query):
     def layout(self) -> Layout:
         """As CombatMoments."""
         return self._moments.layout
+
+    @property
+    def exposure(self) -> Exposure:
+        """One batch's own moments."""
+        return Exposure(publishes=self.label)
 
     def answer(self, cohort: Cohort) -> Summary:
         """This site's sums: zeros where it does not hold the batch."""

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from ctfed.cli import main
 from ctfed.config import ConfigError
 from ctfed.imaging.segment import SegmenterSettings, WeightsError, build
 from ctfed.imaging.segment.totalseg import LicenceError
-from ctfed.imaging.segment.weights import MANIFEST, Origin, check_weights, main, write_manifest
+from ctfed.imaging.segment.weights import MANIFEST, Origin, check_weights, write_manifest
 
 ORIGIN = Origin("a model", "https://example.org", "CC BY 4.0")
 
@@ -141,8 +142,9 @@ def test_a_licence_number_is_not_shown() -> None:
 
 
 def test_the_command_writes_a_manifest(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(folder), "tiny", "a colleague"]) == 0
-    assert capsys.readouterr().out.startswith("2 files, digest ")
+    assert main(["weights", str(folder), "tiny", "--source", "a colleague"]) == 0
+    assert f"{MANIFEST}: 2 files, digest " in capsys.readouterr().out
+    assert "a colleague" in (folder / MANIFEST).read_text()
     assert check_weights(folder, ORIGIN).files
-    assert main([str(folder / "absent"), "tiny"]) == 1
-    assert main([]) == 2
+    assert main(["weights", str(folder / "absent"), "tiny"]) == 2
+    assert "found no files, expected a folder of weights" in capsys.readouterr().err
