@@ -103,7 +103,7 @@ def main() -> None:
         [mask] = (local / "masks").rglob("tumour.nii.gz")
         scan = folder / "scan.nrrd"
         sitk.WriteImage(read_scan(choose_series(find_patients(folder / "scans")[0]).series).volume.to_sitk(), str(scan))
-        voxels = int(sitk.GetArrayViewFromImage(sitk.ReadImage(str(mask))).sum())
+        voxels = int(sitk.GetArrayFromImage(sitk.ReadImage(str(mask))).sum())
         theirs = run(sys.executable, "pyradiomics", scan, mask)
     if isinstance(theirs, str):
         sys.exit(theirs)

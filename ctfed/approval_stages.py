@@ -33,8 +33,8 @@ QUESTIONS: Mapping[str, str] = {
     "stratified-log-rank": "three sums that test whether the risk groups differ, taken inside each site",
     # Of a study of many models:
     "combat-moments": (
-        "how far the sites' features lie apart in mean and variance; a site receives its own correction in return, and "
-        "the server learns the sums alone"
+        "sums over all sites from which the common mean and variance of the features follow, and how far sites lie "
+        "apart; a site works out its own correction itself"
     ),
     "combat-reference": "the means and variances of the features at the one site that the study names as reference",
     "covariance-products": (

@@ -105,7 +105,6 @@ def _register_study(commands: argparse._SubParsersAction[argparse.ArgumentParser
 
 def _check_study(options: argparse.Namespace) -> int:
     from ctfed.study import load_study
-
     from server.study_plan import described
 
     for line in described(load_study(options.study)):

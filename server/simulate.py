@@ -37,6 +37,8 @@ from server.transport import FlowerTransport
 
 Tell = Callable[[str], None]
 
+REFUSED = 10.0  # seconds for which a refusal is asked again
+
 
 def simulate(
     study: Path,
@@ -111,7 +113,8 @@ def _simulate_in_process(study: Path, out: Path, sites: _Simulated, faults: Sequ
     grid = InProcessGrid(
         client_app,
         {name: {"site": name} for name in sites.cohorts},
-        run_config={"study": str(study), "out": str(out), "runner": "in-process"},
+        # Sites of one process change their mind about nothing: who refuses does so for good.
+        run_config={"study": str(study), "out": str(out), "runner": "in-process", "refused-deadline": REFUSED},
         faults=faults,
     )
 

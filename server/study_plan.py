@@ -88,9 +88,9 @@ def estimate(study: Study, sites: int, patients: int) -> Iterator[str]:
         up += more * (traffic.bytes_up - before.bytes_up)
         down += more * (traffic.bytes_down - before.bytes_down)
     yield (
-        f"about {rounds} rounds, {up / 1e6:.1f} MB out of a site and {down / 1e6:.1f} MB into it, estimated over {sites} "
-        f"invented sites with {patients} patients each in {time.perf_counter() - started:.0f} s: real data may need a "
-        "few more or fewer"
+        f"about {rounds} rounds, {up / 1e6:.1f} MB out of a site and {down / 1e6:.1f} MB into it, estimated over "
+        f"{sites} invented sites with {patients} patients each in {time.perf_counter() - started:.0f} s: real data may "
+        "need a few more or fewer"
     )
     if batches > BATCHES:
         yield f"the search was run for {BATCHES} of its {batches} batches; the others are taken to cost as much"

@@ -135,9 +135,7 @@ def place(kit: Path) -> Place:
 # -- the whole
 
 
-def test_an_approved_site_with_its_server_is_well(
-    kit: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_approved_site_with_its_server_is_well(kit: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     site = load_site(folder / "site.yaml")
     trust.approve(site, load_study(STUDY), trust.propose(site, load_study(STUDY)).roster)
     command = ["doctor", "--site", str(folder / "site.yaml"), "--study", str(STUDY), "--folder", str(folder)]

@@ -147,7 +147,9 @@ def test_the_output_folder_becomes_the_users_and_nothing_in_it(tmp_path: Path) -
 # -- process 1
 
 FIRST = (
-    "import os, runpy, signal, subprocess, sys, time; e = runpy.run_path({script!r}); g = e['as_first_process'].__globals__\n"
+    "import os, runpy, signal, subprocess, sys, time\n"
+    "e = runpy.run_path({script!r})\n"
+    "g = e['as_first_process'].__globals__\n"
     "def work(command):\n"
     "    signal.signal(signal.SIGTERM, lambda *_: os._exit(7))\n"
     "    subprocess.Popen(['true'], start_new_session=True)\n"

@@ -31,6 +31,7 @@ from ctfed.federation.view import View
 from ctfed.statistics.evaluation_tables import EvaluationTable
 from ctfed.statistics.horizons import FollowUp, HorizonWeights
 from ctfed.statistics.scores import require_scores, score_moments, score_quantiles
+from ctfed.statistics.select import Select
 from ctfed.statistics.timegrid import TimeGrid
 
 MOST_SCORE_BINS = 50
@@ -328,8 +329,11 @@ def agreement(
     if bins < 2:
         raise CtfedError(f"{followed.patients:.0f} patients are too few for an AUC at {horizons} horizons")
     least = max(1, minimum, int(followed.patients / (2 * bins)))
-    quantiles = yield from score_quantiles(view, (np.arange(1, bins) / bins).tolist(), least)
-    edges = frozen(quantiles.value[list(scores)])
+    # Thresholds of the ranking scores alone: a site counts every one that it is asked.
+    places = sorted({int(index) for index in scores})
+    ranking = view.then(Select(tuple(view.names[index] for index in places)))
+    quantiles = yield from score_quantiles(ranking, (np.arange(1, bins) / bins).tolist(), least)
+    edges = frozen(quantiles.value[[places.index(int(index)) for index in scores]])
     total: Total = yield AgreementCounts(
         view, coarse.weights, frozen(cuts), frozen(members), tuple(int(index) for index in scores), edges
     )

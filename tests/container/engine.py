@@ -159,7 +159,11 @@ def give(folder: Path, uid: int, gid: int) -> None:
 
 
 def results(folder: Path) -> dict[str, object]:
-    """What a study wrote, without what differs from run to run."""
+    """What a study found: results.json without its times, its runner and its library versions."""
     content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert isinstance(content, dict)
+    for part in content["rounds"]:
+        part.pop("seconds")
+    for key in ("runner", "seconds", "started", "versions"):
+        content["run"].pop(key)
     return content

@@ -20,6 +20,8 @@ from ctfed.phantom import PROFILES, PhantomCohort, PhantomPatient, draw_patients
 from ctfed.phantom.anatomy import Chest, build
 from ctfed.phantom.profiles import REGIONS
 from ctfed.phantom.scanner import scan
+from ctfed.prepare import read_job
+from ctfed.site import site_files
 
 pydicom = pytest.importorskip("pydicom", reason="phantoms are written by pydicom: pip install ctfed[imaging]")
 highdicom = pytest.importorskip("highdicom", reason="phantoms are written by highdicom: pip install ctfed[imaging]")
@@ -198,7 +200,7 @@ def test_equal_cohorts_are_equal_files_and_another_seed_is_not(folder: Path, tmp
     assert digests(tmp_path / "again") == digests(folder)
     write_cohort(tmp_path / "other", replace(COHORT, seed=12, patients=3))
     common = set(digests(tmp_path / "other").items()) & set(digests(folder).items())
-    assert {Path(name).name for name, _ in common} <= {"README.txt", "dictionary.yaml"}
+    assert {Path(name).name for name, _ in common} <= {"README.txt", "dictionary.yaml", "extraction.yaml", "site.yaml"}
 
 
 def test_a_folder_with_files_is_left_alone(folder: Path) -> None:
@@ -215,3 +217,8 @@ def test_the_command_writes_a_cohort(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert options.command(options) == 0
     assert "2 SYNTHETIC patients at 2 sites, seed 3" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "p" / "truth.json").read_text())["patients"]) == 2
+    jobs = [read_job(site) for site in site_files(tmp_path / "p")]
+    assert [job.site.site for job in jobs] == ["phantom-a", "phantom-b"]
+    for job in jobs:
+        assert job.where.scans.is_dir()
+        assert len(job.site.secret_of(str(job.site.site))) == 32  # and no other user may read it

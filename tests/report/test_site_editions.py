@@ -16,12 +16,12 @@ from ctfed.cohort.clinical import Exclusion
 from ctfed.federation.arrays import frozen
 from ctfed.federation.cohort import Cohort
 from ctfed.federation.view import View
-from ctfed.model_file import PortableModel
+from ctfed.model_file import PortableModel, model_text, read_model
 from ctfed.report.page import render_page
 from ctfed.report.site_content import SiteFacts, site_content
 from ctfed.report.site_description import PreparedFiles
 from ctfed.report.site_egress import merged_bins, site_egress
-from ctfed.report.site_files import write_site_report
+from ctfed.report.site_files import Written, write_site_report
 from ctfed.report.site_page import site_page
 from ctfed.report.site_rows import SiteRows
 from ctfed.statistics.standardise import Standardise
@@ -133,6 +133,11 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return site_content(SiteRows(a_cohort(PATIENTS), a_model(study), "test"), facts)
 
 
+@pytest.fixture(scope="module")
+def written(local: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Written:
+    return write_site_report(local, tmp_path_factory.mktemp("report"), None)
+
+
 def numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
     if isinstance(value, dict):
         for name, item in value.items():
@@ -154,16 +159,16 @@ def test_the_planted_things_are_in_the_local_edition(local: dict[str, Any]) -> N
     assert ("patients", 1) in small  # set aside with a reason
 
 
-def test_the_egress_edition_holds_neither_small_counts_nor_identifiers(local: dict[str, Any], tmp_path: Path) -> None:
-    written = write_site_report(local, tmp_path, None)
-    found = [path for path in (tmp_path / "egress").rglob("*") if path.is_file()]
+def test_the_egress_edition_holds_neither_small_counts_nor_identifiers(local: dict[str, Any], written: Written) -> None:
+    folder = written.egress.parent
+    found = [path for path in folder.rglob("*") if path.is_file()]
     assert {path.suffix for path in found} == {".json", ".html", ".png", ".txt"}
     for path in found:
         raw = path.read_bytes()
         for secret in (SECRET, "Scanner of the mayor", "data:image", "row 17"):
             assert secret.encode() not in raw, (path.name, secret)
             assert secret not in path.name
-    content = json.loads((tmp_path / "egress" / "report.json").read_text(encoding="utf-8"))
+    content = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     small = [(name, n) for name, n in numbers(content) if name in COUNTS and 0 < n < K]
     assert small == []
     # It is not empty for being safe.
@@ -236,11 +241,10 @@ def test_a_small_site_lets_nothing_out_but_its_questions(patients: int) -> None:
     assert not re.search(r"\b(nan|inf|None)\b", page)
 
 
-def test_figures_are_files_with_captions(local: dict[str, Any], tmp_path: Path) -> None:
+def test_figures_are_files_with_captions(written: Written) -> None:
     from PIL import Image
 
-    write_site_report(local, tmp_path, None)
-    folder = tmp_path / "local" / "figures"
+    folder = written.local.parent / "figures"
     pictures = sorted(folder.glob("*.png"))
     assert len(pictures) == len(list(folder.glob("*.svg"))) >= 10
     with Image.open(pictures[0]) as image:
@@ -250,7 +254,7 @@ def test_figures_are_files_with_captions(local: dict[str, Any], tmp_path: Path) 
     assert (folder / pictures[0].with_suffix(".svg").name).read_text(encoding="utf-8").count("<svg") == 1
 
 
-def test_scans_and_masks_are_described(local: dict[str, Any]) -> None:
+def test_scans_and_masks_are_described(local: dict[str, Any], written: Written) -> None:
     assert local["flow"]["found"] == PATIENTS + 15
     assert {"stage": "masks", "reason": "empty-mask", "patients": 12} in local["flow"]["steps"]
     makers = {row["label"]: row["count"] for row in local["acquisition"]["tables"][0]["rows"]}
@@ -258,10 +262,45 @@ def test_scans_and_masks_are_described(local: dict[str, Any]) -> None:
     (region,) = local["segmentation"]["regions"]
     assert region["outliers"][0]["volume_ml"] == pytest.approx(1e5)
     assert len(local["segmentation"]["sheets"]) == 1
-    page = render_page(site_page(local))
-    assert page.count("<img") == 1
+    assert written.local.read_text(encoding="utf-8").count("<img") == 1
     frame = pd.Series(
         [float(row["thickness"]) for row in [{"thickness": "1.0"}, {"thickness": "3.0"}] * (PATIENTS // 2)]
     )
     measure = next(row for row in local["acquisition"]["measures"] if "thickness" in row["label"])
     assert measure["mean"] == pytest.approx(frame.mean())
+
+
+def test_views_beside_each_other_give_the_same_judgement(tmp_path: Path) -> None:
+    """As in studies of many models, where groups of features are prepared apart."""
+    study = a_study()
+    whole, cohort = a_model(study), a_cohort(100)
+    step = whole.view.transforms[0]
+    assert isinstance(step, Standardise)
+    halves = []
+    for part in (slice(0, 2), slice(2, 4)):
+        own = Standardise(step.names[part], frozen(step.mean[part]), frozen(step.scale[part]))
+        halves.append(View(study.features[part]).then(own))
+    parted = PortableModel(study, View.joined(halves), whole.coefficients, whole.time, whole.hazard, 0.0)
+    (tmp_path / "model.json").write_text(model_text(parted), encoding="utf-8")
+    read, _ = read_model(tmp_path / "model.json")
+    facts = SiteFacts({"study": {}}, {}, (), None, None, False, K, "2026-01-15T09:30:00+00:00")
+    one, other = (site_content(SiteRows(cohort, model, "all"), facts) for model in (whole, read))
+    for section in ("discrimination", "calibration", "curves", "decision", "subgroups", "flow", "missing"):
+        assert one[section] == other[section]
+    described = [row["variable"] for row in other["table_one"]["variables"]]
+    assert described == list(study.single.features)
+    assert all(row["federation_mean"] is row["filled_mean"] is None for row in other["table_one"]["variables"])
+
+
+def test_pooled_figures_are_those_of_the_named_model() -> None:
+    results = {
+        "study": {},
+        "models": [
+            {"name": "a", "c_within": {"value": 0.6, "lower": 0.5, "upper": 0.7}},
+            {"name": "b", "c_within": {"value": 0.8, "lower": 0.7, "upper": 0.9}},
+        ],
+    }
+    facts = SiteFacts(results, {}, (), None, None, False, K, "2026-01-15T09:30:00+00:00", "b")
+    content = site_content(SiteRows(a_cohort(60), a_model(a_study()), "all"), facts)
+    assert content["discrimination"]["pooled"]["within"]["value"] == 0.8
+    assert site_page(content).title.endswith("model b")
