@@ -1,8 +1,9 @@
 """model.json: a fitted model with everything that is needed to apply it at a site, and nothing about any patient.
 
 It holds the study, the training view with its fitted transforms (as registered names with their fields, the views that
-stand beside it in a study of many models, and one list of all their numbers), the coefficients, the pooled baseline hazard on the study's grid, and the threshold between the risk
-groups. Numbers are written in the shortest form that reads back to the same bits.
+stand beside it first, and one list of all their numbers), the coefficients, the pooled baseline hazard on the study's
+grid, and the threshold between the risk groups. Numbers are written in the shortest form that reads back to the same
+bits.
 """
 
 from __future__ import annotations

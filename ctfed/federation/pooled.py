@@ -14,7 +14,7 @@ from ctfed.federation.fixedpoint import add_limbs, check_sites
 from ctfed.federation.query import Query
 from ctfed.federation.responder import Responder
 from ctfed.federation.summary import Total
-from ctfed.federation.wire import encode_question, read_answer, read_totals
+from ctfed.federation.wire import Answer, Question, encode_question, read_answer, read_totals
 
 R = TypeVar("R")
 Ask = Callable[[tuple[Query, ...]], tuple[Total, ...]]
@@ -56,13 +56,21 @@ def run_pooled(algorithm: Algorithm[R], cohorts: Sequence[Cohort], traffic: Traf
     counted = traffic if traffic is not None else Traffic()
     known: set[str] = set()
 
+    def answered(responder: Responder, question: Question, queries: tuple[Query, ...]) -> Answer:
+        answer = responder.answer(question)
+        if missing := read_answer(answer, question, queries):  # a site keeps so many views and no more
+            known.difference_update(missing)
+            whole = encode_question("in-process", counted.rounds, queries, frozenset(known))
+            answer = responder.answer(whole)
+            if read_answer(answer, whole, queries):
+                raise MalformedMessage("a site in this process forgets views between two questions")
+        return answer
+
     def ask(queries: tuple[Query, ...]) -> tuple[Total, ...]:
         question = encode_question("in-process", counted.rounds, queries, frozenset(known))
         limbs = None
         for responder in responders:
-            answer = responder.answer(question)
-            if read_answer(answer, question, queries):
-                raise MalformedMessage("a site in this process forgot a view")
+            answer = answered(responder, question, queries)
             limbs = answer.limbs if limbs is None else add_limbs(limbs, answer.limbs)
         known.update(question.views)
         counted.rounds += 1

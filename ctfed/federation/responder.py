@@ -33,7 +33,7 @@ from ctfed.federation.wire import (
 
 # Objects held at once, and bytes of the questions that brought them; a server names those that were dropped again, and
 # is asked for their bodies.
-MOST_SHARED = 4096
+MOST_SHARED = 20_000
 MOST_SHARED_BYTES = 2**30
 
 

@@ -268,11 +268,13 @@ def _decode_round(header: dict[str, Any], values: FloatArray, shared: dict[str, 
         raise MalformedMessage(f"a question's shared objects are a table of at most {MAX_SHARED}")
     if not all(_DIGEST.fullmatch(key) for key in header["shared"]):
         raise MalformedMessage("a question's shared objects have their digests as names")
+    missing = tuple(sorted(key for key, body in header["shared"].items() if body is None and key not in shared))
+    if missing:  # others may be made of these
+        return Asked(run, round_number, None, (), missing)
     decoder = Decoder(values)
     _learn_shared(header["shared"], decoder, shared)
-    missing = tuple(sorted(key for key in header["shared"] if key not in shared))
-    if missing:
-        return Asked(run, round_number, None, (), missing)
+    for key in header["shared"]:
+        shared[key] = shared.pop(key)  # the last ones are those used last
     decoder.share(shared)
     assembly = decoder.decode(header["assembly"], Assembly | None, "assembly")
     queries = _decode_queries(header["queries"], decoder)

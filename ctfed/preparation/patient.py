@@ -10,6 +10,7 @@ Images are read and normalised only when a step that is not in the cache needs t
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -185,9 +186,12 @@ class Patient:
     @cached_property
     def scan_step(self) -> Result:
         """Which series was chosen and why, its acquisition, and the digest of its voxels."""
-        return self._step(
-            "scan", plain(self.settings.scan), {}, lambda: steps.describe(self._choice, self._scan), self._inputs
-        )
+        # What was wrong while the folder was walked belongs to no file that could be read.
+        scans, root = self.case.scans, self.plan.root
+        found = [[fault.rule, fault.sentence] for fault in scans.faults]
+        damaged = sorted(os.path.relpath(folder, root) for folder in scans.damaged)
+        settings = {"wanted": plain(self.settings.scan), "faults": found, "damaged": damaged}
+        return self._step("scan", settings, {}, lambda: steps.describe(self._choice, self._scan), self._inputs)
 
     @cached_property
     def _image(self) -> Result:

@@ -15,6 +15,7 @@ from ctfed.report.site_figures import bars_plot
 
 MOST_BARS = 15
 MOST_NAMED = 5
+LONG = 20  # rows beyond which a table is folded
 
 
 def _models(results: Reader) -> list[Reader]:
@@ -37,6 +38,7 @@ def search_blocks(results: Reader) -> tuple[Block, ...]:
         (Column("Model", False), *map(Column, names)),
         rows,
         note="Columns kept: with a coefficient that is not 0, of those that entered the fit.",
+        folded=len(rows) > LONG,
         sortable=True,
     )
     shown = [model for model in best_of_tables(results) if model.section("search").rows("trials")][: len(SERIES)]
@@ -96,7 +98,7 @@ def selection_blocks(results: Reader) -> tuple[Block, ...]:
         *map(Column, ("Considered", "Selected", "Components", "Not 0")),
         Column("Largest coefficients, per SD", False),
     )
-    table = Table("Columns of each model", columns, rows, sortable=True)
+    table = Table("Columns of each model", columns, rows, folded=len(rows) > LONG, sortable=True)
     chosen = results.section("study").section("selection")
     basis = (
         f"Of two features of images whose |r| exceeds {say.compact(chosen.number('single'))} (models of one group) or "
@@ -137,7 +139,7 @@ def shap_blocks(results: Reader) -> tuple[Block, ...]:
         for group in model.section("explanation").rows("groups")
     )
     columns = (Column("Model", False), Column("Group", False), Column("Mean |SHAP|"), Column("Most important", False))
-    table = Table("Importance of each group", columns, rows, folded=len(rows) > 20, sortable=True)
+    table = Table("Importance of each group", columns, rows, folded=len(rows) > LONG, sortable=True)
     basis = (
         "SHAP values of a linear score are exact: coefficient times distance from the training mean. Means of their "
         "absolute values over the test patients, added over sites; a group's is that of the sum of its features. "

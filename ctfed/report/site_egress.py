@@ -24,6 +24,7 @@ from ctfed.statistics.suppress import hidden_cells
 from ctfed.statistics.timegrid import TimeGrid
 
 FEW_VALUES = 12  # a feature of as many values or fewer is told by its counts
+FEWEST_STEPS = 3  # a curve of fewer would mislead the eye
 TOO_FEW = "the evaluated patients, or those with or without the event among them, are fewer than may be shown"
 
 
@@ -32,13 +33,17 @@ def site_egress(local: Mapping[str, Any]) -> dict[str, Any]:
     k = int(local["minimum"])
     open_ = _evaluated_open(local["flow"], k)
     horizons = _horizons(local["discrimination"]["auc"], local["flow"]["evaluated"]["patients"], k) if open_ else []
-    content: dict[str, Any] = {
+    return {
         **{name: local[name] for name in ("ctfed_site_report", "minimum", "made", "study", "site", "checklists")},
         "edition": "egress",
         "verdict": _verdict(local["verdict"], open_),
         "flow": _flow(local["flow"], k),
         "table_one": _table_one(local["table_one"], k),
-        "missing": {"absent": local["missing"]["absent"], "variables": local["missing"]["variables"]},
+        "missing": {
+            "absent": local["missing"]["absent"] if open_ else [],
+            "variables": local["missing"]["variables"],
+            "filled_share": None,
+        },
         "acquisition": _acquisition(local["acquisition"], k),
         "segmentation": _segmentation(local["segmentation"], k),
         "discrimination": _discrimination(local, horizons, open_, k),
@@ -51,8 +56,6 @@ def site_egress(local: Mapping[str, Any]) -> dict[str, Any]:
         "provenance": {name: value for name, value in local["provenance"].items() if name != "cohort_sha256"},
         "ledger": _ledger(local["ledger"]),
     }
-    content["missing"]["filled_share"] = None
-    return content
 
 
 def allowed(counts: Iterable[float], k: int) -> bool:
@@ -236,8 +239,10 @@ def _curves(local: Mapping[str, Any], k: int) -> dict[str, Any]:
     counts = _merged_counts(groups, edges)
     kept, merged = merged_bins(edges, counts, k)
     shown = {name: found[name] for name in ("threshold", "logrank", "hazard_ratio", "note")}
-    if not kept:
-        return {**shown, "groups": [], "note": "too few patients leave in any interval for curves that may be shown"}
+    if len(kept) < FEWEST_STEPS:
+        note = f"too few patients leave for {FEWEST_STEPS} intervals that may be shown, so no curve is drawn"
+        sizes = [{name: group[name] for name in ("name", "patients", "events")} for group in groups]
+        return {**shown, "groups": sizes, "note": f"{shown['note']} {note}".strip()}
     curves = kaplan_meier(merged, TimeGrid(frozen(np.array(kept))), level=local["study"]["level"])
     rows = []
     for g, group in enumerate(groups):

@@ -300,8 +300,9 @@ def risk_group_blocks(content: Reader) -> tuple[Block, ...]:
     words = "The groups are cut at the training median of the score over all sites, the same at every site."
     found = curves_blocks(Reader({"curves": _pooled_form(curves), "study": unit}, content.path))
     basis = (
-        "Computed from: this site's patients at their exact times (in the egress edition: in intervals that hold "
-        "enough of them). Survival is Kaplan and Meier's estimate; bands: pointwise intervals by Greenwood's formula."
+        "Computed from: this site's patients at their exact times; in the egress edition in intervals that hold enough "
+        "of them, at whose ends alone survival is known. Survival is Kaplan and Meier's estimate; bands: pointwise "
+        "intervals by Greenwood's formula."
     )
     return (Prose((words,)), *found[:-1], Prose((basis,), "basis"))
 

@@ -148,8 +148,8 @@ def write_trial(folder: Path, address: str) -> None:
         rows = table.iloc[index :: len(NAMES)]
         rows.to_csv(site / "clinical.csv", index_label="patient", quoting=csv.QUOTE_MINIMAL)
         (site / "site.yaml").write_text(SITE_YAML.format(name=name, site="/site", output="/output"), encoding="utf-8")
-        here = SITE_YAML.format(name=name, site=site, output=output)
-        (output / "here.yaml").write_text(here, encoding="utf-8")
+        trial = SITE_YAML.format(name=name, site=f"/trial/sites/{name}", output=f"/trial/output/{name}")
+        (output / "trial.yaml").write_text(trial, encoding="utf-8")
 
 
 def give(folder: Path, uid: int, gid: int) -> None:

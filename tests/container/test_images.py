@@ -128,9 +128,9 @@ def test_a_federation_of_containers_gives_the_result_of_the_in_process_run(engin
     # In a container of the same image, so that both runs have the same code.
     (trial / "oracle").mkdir()
     give(trial, 1000, 1000)
-    sites = [word for name in NAMES for word in ("--site", str(trial / "output" / name / "here.yaml"))]
-    simulate = ("simulate", str(trial / "study.yaml"), *sites, "--out", str(trial / "oracle"))
-    alone = engine.run(SERVER, *simulate, mounts=(f"{trial}:{trial}",))
+    sites = [word for name in NAMES for word in ("--site", f"/trial/output/{name}/trial.yaml")]
+    simulate = ("simulate", "/trial/study.yaml", *sites, "--out", "/trial/oracle")
+    alone = engine.run(SERVER, *simulate, mounts=(f"{trial}:/trial",))
     assert alone.returncode == 0, alone.stderr
     assert results(trial / "out") == results(trial / "oracle")
     logs = told.stdout + told.stderr + "".join(engine.logs(f"ctfed-test-{name}") for name in NAMES)

@@ -73,6 +73,7 @@ ALLOWED = {
     ("ctfed/cohort/table.py", "importlib.*"): "a table that ships in an installed package, one of a fixed list",
     ("ctfed/cli.py", "importlib.metadata.entry_points"): "the entry point of the server's commands, as installed",
     ("server/simulate.py", "importlib.util.find_spec"): "whether Ray is installed",
+    ("server/demo.py", "importlib.util.find_spec"): "whether the libraries for images are installed",
     ("ctfed/phantom/write.py", "importlib.util.find_spec"): "whether the libraries that write DICOM are installed",
     ("ctfed/preparation/code.py", "importlib.util.find_spec"): "where ctfed's own modules lie, to hash their source",
     ("ctfed/imaging/foundation.py", "pickle.UnpicklingError"): "the error by which torch refuses all but plain tensors",

@@ -93,6 +93,7 @@ def prepared(folder: Path, scans: Path, identifiers: list[str]) -> tuple[dict[st
     return found, out
 
 
+@pytest.mark.slow
 def test_every_broken_patient_is_excluded_by_name_and_the_sound_one_analysed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

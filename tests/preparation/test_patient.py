@@ -201,3 +201,19 @@ def test_an_error_that_nobody_foresaw_names_the_patient_and_is_not_kept(
     again = first(site_file(changed))
     assert again.aside is None
     assert again.computed == ("calcium",)
+
+
+def test_patients_without_a_readable_file_keep_their_own_faults(site_file: SiteFile, tmp_path: Path) -> None:
+    from ctfed.cohort.faults import CaseFault
+    from ctfed.cohort.scans.model import PatientScans
+    from ctfed.preparation.patient import Case
+    from ctfed.prepare import _needed, _plan, read_job
+
+    plan = _plan(read_job(site_file()))
+    for rule in ("study-path", "series-not-there", "study-path"):
+        scans = PatientScans("nobody", (), (), faults=(CaseFault(rule, f"found {rule}, expected none"),))
+        case = Case("0" * 32, scans)
+        aside = outcome_of(case, plan).aside
+        assert aside is not None
+        assert (aside.stage, aside.rule) == ("scan", rule)
+        assert _needed(plan, [case]) > 0

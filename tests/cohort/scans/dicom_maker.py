@@ -42,7 +42,7 @@ def ct(
     study: str = "study",
 ) -> list[FileDataset]:
     """An axial series in order of position; InstanceNumber runs the other way round."""
-    patient = patient or PATIENT
+    patient = PATIENT if patient is None else patient
     found = []
     for k, pixels in enumerate(voxels(slices)):
         meta = FileMetaDataset()

@@ -230,7 +230,7 @@ def _files(folder: Path) -> tuple[Path, Path]:
         "data": {"csv": "patients.csv"},
         "columns": {"id": "patient", "time": "time", "event": "event"},
         "time_unit": "months",
-        "secret": "site.secret",
+        "fixture_secret": "of a small study of many models",
     }
     for name, value in (("study", json.loads(json.dumps(changed))), ("site", site)):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(value, sort_keys=False), encoding="utf-8")
@@ -244,7 +244,10 @@ def test_simulate_runs_a_study_of_many_models_from_its_files(
     out = tmp_path / "out"
     assert main(["study", "check", str(study_file)]) == 0
     assert "table 7   clinical-texture-combat: clinical + texture, ComBat" in capsys.readouterr().out
-    assert main(["simulate", str(study_file), "--site", str(site_file), "--out", str(out)]) == 0
+    policy = tmp_path / "policy.yaml"  # 106 test patients are few for the thresholds of a whole evaluation
+    policy.write_text("ctfed_policy: 1\ncuts_per_patient: 1\n", encoding="utf-8")
+    files = ["--site", str(site_file), "--policy", str(policy), "--out", str(out)]
+    assert main(["simulate", str(study_file), *files]) == 0
     told = json.loads((out / "results.json").read_text(encoding="utf-8"))
     wanted = load_study(study_file)
     assert told["study"]["sha256"] == wanted.sha256
@@ -285,8 +288,9 @@ def test_the_approval_page_tells_models_columns_questions_and_steps(tmp_path: Pa
     study_file, site_file = _files(tmp_path)
     wanted = load_study(study_file)
     changed = yaml.safe_load(site_file.read_text(encoding="utf-8"))
-    del changed["partition"]
-    site_file.write_text(yaml.safe_dump(changed | {"site": "centre", "unmasked": True}), encoding="utf-8")
+    del changed["partition"], changed["fixture_secret"]
+    real = {"site": "centre", "secret": "site.secret", "unmasked": True}
+    site_file.write_text(yaml.safe_dump(changed | real), encoding="utf-8")
     site = load_site(site_file)
     loaded = load_cohorts(site, wanted)
     roster = Roster({name: make_mask_key(tmp_path / f"{name}.key") for name in ("centre", "other", "third")})
