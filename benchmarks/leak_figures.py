@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import survival_data
+from paper_study import paper_cohorts
 
 from ctfed import node
 from ctfed.cohort import assign_folds, assign_split, load_cohorts
-from ctfed.federation import Cohort, Feature, View
+from ctfed.federation import Algorithm, Cohort, Feature, View
 from ctfed.federation.errors import CtfedError
 from ctfed.federation.policy import Policy
 from ctfed.federation.responder import Responder
@@ -39,6 +40,7 @@ from server.audit.transcript import Exchange, Transcript, recording
 from server.commands import DEMO, EXAMPLES
 from server.conductor import Conductor
 from server.journal import Journal
+from server.many.algorithm import many_algorithm
 from server.simulate import simulated_guards
 from server.study_algorithm import study_algorithm
 
@@ -47,11 +49,12 @@ TUNING = {"folds": 5, "penalizers": {"count": 30}}
 
 @dataclass(frozen=True)
 class Case:
-    """A study and its sites."""
+    """A study and its sites; ``control`` names the columns that the control attack is shown, () for all."""
 
     name: str
     study: Study
     cohorts: tuple[Cohort, ...]
+    control: tuple[str, ...] = ()
 
 
 class _Sites:
@@ -78,15 +81,19 @@ def transcript_of(case: Case, policy: Policy) -> Transcript:
         journal = Journal(Path(folder) / "journal.jsonl", {})
         conductor = Conductor(sites, journal, agreement=agreement, tell=lambda _: None)
         exchanges: list[Exchange] = []
-        conductor.run(recording(study_algorithm(case.study), exchanges))
+        conductor.run(recording(_algorithm(case.study), exchanges))
         assert conductor.assembly is not None
         session = conductor.assembly.session
     return Transcript(tuple(exchanges), case.study.folds, len(journal.rounds), True, session)
 
 
+def _algorithm(study: Study) -> Algorithm[Any]:
+    return many_algorithm(study) if study.model is None else study_algorithm(study)
+
+
 def control(case: Case) -> tuple[float, float]:
     """Share of patients whom subtraction rebuilds from each site's risk-set sums, and from their totals."""
-    names = list(case.study.model.features)
+    names = list(case.control or case.study.used)
     complete = [_filled(cohort, names) for cohort in case.cohorts]
     view = View(tuple(Feature(name) for name in names), split="all")
     truth = Truth(complete)
@@ -123,6 +130,13 @@ def lung1(sites: int) -> Case:
     return Case(f"LUNG1, {sites} sites", study, _cohorts(study, data, place, data.time / DAYS_PER_MONTH))
 
 
+def paper() -> Case:
+    """The study of 47 models on made cohorts of the paper's size; the control sees clinical and tumour columns."""
+    study = load_study(EXAMPLES / "studies" / "pixels_to_prognosis.yaml")
+    cohorts = tuple(paper_cohorts(study))
+    return Case("paper, 47 models", study, cohorts, (*study.names_of("clinical"), *study.names_of("tumour_texture")))
+
+
 def geo() -> Case:
     """Seven real cohorts."""
     names = ["age", "male", "stage", "squamous"]
@@ -137,6 +151,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "lung1-3": lambda: lung1(3),
     "lung1-5": lambda: lung1(5),
     "geo": geo,
+    "paper": paper,
 }
 
 
@@ -193,7 +208,7 @@ def row(case: Case, audit: Audit, shares: tuple[float, float], seconds: float) -
     together, largest = audit.release.splits[0], audit.largest
     assert largest is not None
     return (
-        f"| {case.name} | {sum(c.patients for c in case.cohorts)} | {len(case.study.model.features)} "
+        f"| {case.name} | {sum(c.patients for c in case.cohorts)} | {len(case.study.used)} "
         f"| {shares[0]:.1%} | {shares[1]:.1%} | {found} ({transcript} attacks) | {outcomes} "
         f"| {bounds[0] if bounds else 'too large'} | {largest.ratio:.2f} ({largest.rows}) | {together.ratio:.2f} "
         f"| {audit.rounds} | {seconds:.0f} s |"

@@ -136,10 +136,11 @@ def main() -> None:
     profile, start = Profile(), time.perf_counter()
     algorithm = profile.watch(many_algorithm(study))
     if options.masked:
-        from server.many.simulated import run_masked
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "attacks"))
+        from attack_support import run_guarded
 
         with tempfile.TemporaryDirectory() as folder:
-            result = run_masked(algorithm, study, cohorts, Path(folder))
+            result = run_guarded(study, cohorts, Path(folder), algorithm)
     else:
         result = run_pooled(algorithm, cohorts, profile.traffic)
     _report(result, profile, time.perf_counter() - start)

@@ -29,7 +29,7 @@ MAX_VALUES = 50_000_000  # float64 values in one message: 400 MB
 MAX_DEPTH = 32
 MAX_AXES = 4
 MAX_INTEGER = 2**63 - 1  # of a whole number's magnitude
-MAX_TEXT = 65_536  # characters of one text
+MAX_TEXT = 4 * 2**20  # characters of one text: the census of a study with many bins and subgroups is one
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which no file and no terminal takes
 

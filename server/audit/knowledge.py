@@ -42,7 +42,8 @@ class Known:
         whole = pool(cohorts)
         names = tuple(feature.name for feature in view.columns)
         missing = np.stack([np.isnan(whole.columns[name]) for name in names], axis=1)
-        bare = {name: np.where(missing[:, j], np.nan, 0.0) for j, name in enumerate(names)}
+        bare = dict.fromkeys(whole.columns, np.full(whole.patients, np.nan))
+        bare |= {name: np.where(missing[:, j], np.nan, 0.0) for j, name in enumerate(names)}
         labels = {"stratum": whole.stratum, "batch": whole.batch, "split": whole.split, "fold": whole.fold}
         skeleton = Cohort.of("known", bare, whole.time, whole.event, **labels)
         return cls(names, whole.time, whole.event, whole.stratum, missing, skeleton)

@@ -73,7 +73,7 @@ def released(transcript: Transcript) -> Release:
         where = Rows.of(view, transcript.folds)
         views.setdefault(digest(view), (where, view.width, Counter()))[2][one.query.kind] += count
         rows[where][one.query.kind] += count
-        columns[where] |= {feature.name for feature in view.columns}
+        columns[where] |= {feature.name for inner in view.inner() for feature in inner.columns}
     by_view = [
         Released(where.label(transcript.folds), people.get(where, 0), width, dict(kinds))
         for where, width, kinds in views.values()

@@ -18,7 +18,8 @@ import numpy as np
 from ctfed.federation.arrays import FloatArray
 from ctfed.federation.codec import digest
 from ctfed.federation.query import Query
-from ctfed.federation.view import Table, View
+from ctfed.federation.view import LocalTransform, Table, View
+from ctfed.federation.view import Rows as Selection
 from ctfed.statistics.cox.stratified import unpack_triangles
 from ctfed.statistics.impute import Impute
 from server.audit.rows import Rows
@@ -64,12 +65,21 @@ class Statement:
 
 def everybody(view: View) -> View:
     """The columns and transforms of a view, on all rows."""
-    return replace(view, split="all", fold=None, held_out=False, rows=())
+    return view.on(Selection(split="all"))
+
+
+def flattened(view: View) -> View:
+    """The same view without views beside it that have all of its columns: one chain of transforms."""
+    while not view.columns and len(view.beside) == 1:
+        (inner,) = view.beside
+        view = replace(inner, transforms=inner.transforms + view.transforms)
+    return view
 
 
 def raw(view: View) -> View:
-    """The raw columns of a view, on all rows."""
-    return View(view.columns, split="all")
+    """The raw columns of a view and of those beside it, on all rows."""
+    columns = dict.fromkeys(feature for inner in view.inner() for feature in inner.columns)
+    return View(tuple(columns), split="all")
 
 
 def statements(transcript: Transcript, run: str = "") -> list[Statement]:
@@ -89,7 +99,7 @@ def _value_counts(transcript: Transcript, run: str) -> dict[tuple[Rows, str], Fl
             one.total["count"], one.total["patients"]
         )
         for one in transcript.distinct
-        if one.query.kind == "counts" and not one.query.view.transforms
+        if one.query.kind == "counts" and not one.query.view.transforms and not one.query.view.beside
     }
 
 
@@ -154,7 +164,13 @@ class Affine:
 
 
 def affine(view: View) -> Affine | None:
-    """What the view does to each raw column; None when it mixes columns or is not affine. Found by trying rows."""
+    """What the view does to each raw column; None when it mixes columns or is not affine. Found by trying rows.
+
+    A harmonized column is not: what it becomes depends on its batch.
+    """
+    view = flattened(view)
+    if view.beside or any(isinstance(step, LocalTransform) for step in view.transforms):
+        return None
     names = [feature.name for feature in view.columns]
     if not set(names) <= set(view.names):
         return None
@@ -193,7 +209,7 @@ def _filled(view: View, width: int) -> FloatArray:
 
 def _column_sums(exchange: Exchange, counts: FloatArray | None) -> dict[str, FloatArray] | None:
     """count, sum and squares of the raw columns' observed values; None when the view does not lead back to them."""
-    view = exchange.query.view
+    view = flattened(exchange.query.view)
     step = affine(view)
     if step is None:
         return None

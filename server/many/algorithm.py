@@ -13,6 +13,7 @@ from ctfed.federation.errors import CtfedError
 from ctfed.federation.view import RowFilter, View
 from ctfed.statistics.agree import Classified, YoudenCuts, agreement, youden_cuts
 from ctfed.statistics.cox import CoxFit, fit_cox
+from ctfed.statistics.d_calibrate import DECILES
 from ctfed.statistics.describe import Counts
 from ctfed.statistics.ensemble import fit_ensemble, members_of
 from ctfed.statistics.explain import Explanation, explain
@@ -181,6 +182,9 @@ def _consensus(study: Study, evaluated: Sequence[Evaluated]) -> Algorithm[tuple[
             members_of(everybody, len(chosen)),
             [len(chosen)],
             minimum=study.evaluation.min_cell,
+            score_bins=max(
+                2, min(DECILES, int(whole.predictions.followed.patients // (4 * study.evaluation.min_cell)))
+            ),
         )
     except CtfedError as error:
         return None, f"no consensus: {error}"

@@ -232,7 +232,7 @@ def _predictions(
     errors, recalibration, uniform, curve, decisions = yield from beside(
         risk_errors(test, followed, hazard),
         recalibrate(test, followed, hazard),
-        d_calibration(test, ends, deciles, bins=max(2, min(DECILES, int(followed.patients // chosen.min_cell)))),
+        d_calibration(test, ends, deciles, bins=max(2, min(DECILES, int(followed.patients // (4 * chosen.min_cell))))),
         _curve(test, table, hazard, followed),
         gather(*jobs),
     )

@@ -27,7 +27,7 @@ from ctfed.study_models import Search
 from server.many.designs import Candidate, Design
 from server.tuning import SCORE_DECIMALS, TRIAL_TOLERANCE
 
-MOST_HESSIANS = 8  # of a view over the whole search: p (p + 1) / 2 numbers each, against p of a gradient
+MOST_HESSIANS = 6  # of a view over the whole search: p (p + 1) / 2 numbers each, against p of a gradient
 ANCHORS = 1  # Hessians of a round
 FOLD_SEED = 1_000_003  # apart for the models' samplers
 

@@ -31,6 +31,7 @@ from server.many.model_file import portable_models, write_model_files
 from server.many.results import harmonization_of, many_results_of, tables_of, titles_of
 from server.many.tables import table_file, table_files
 from server.results import RunFacts
+from server.simulate import simulate
 
 PAPER = Path(__file__).parents[3] / "site_config" / "studies" / "pixels_to_prognosis.yaml"
 FACTS = RunFacts("in-process", SITES, (), 1.0, "2026-01-01T00:00:00+00:00", ())
@@ -244,9 +245,7 @@ def test_simulate_runs_a_study_of_many_models_from_its_files(
     out = tmp_path / "out"
     assert main(["study", "check", str(study_file)]) == 0
     assert "table 7   clinical-texture-combat: clinical + texture, ComBat" in capsys.readouterr().out
-    policy = tmp_path / "policy.yaml"  # 106 test patients are few for the thresholds of a whole evaluation
-    policy.write_text("ctfed_policy: 1\ncuts_per_patient: 1\n", encoding="utf-8")
-    files = ["--site", str(site_file), "--policy", str(policy), "--out", str(out)]
+    files = ["--site", str(site_file), "--out", str(out)]
     assert main(["simulate", str(study_file), *files]) == 0
     told = json.loads((out / "results.json").read_text(encoding="utf-8"))
     wanted = load_study(study_file)
@@ -263,6 +262,25 @@ def test_simulate_runs_a_study_of_many_models_from_its_files(
     assert asked <= set(kinds_of(wanted))
     assert set(kinds_of(wanted)) <= set(scope_of(wanted).kinds)
     assert all(set(stage.kinds) & asked for stage in stages(wanted)), "no stage is there for nothing"
+
+
+TABLES = ("table_3", "table_6", "table_7", "table_8", "table_9", "coefficients", "search", "differences", "calibration")
+
+
+def test_a_study_that_is_killed_and_started_again_ends_with_the_same_tables(tmp_path: Path) -> None:
+    """The journal is cut in the preparation, in the search and in the evaluation, in the middle of a line each time."""
+    study_file, site_file = _files(tmp_path)
+    out = tmp_path / "out"
+    simulate(study_file, [site_file], out, tell=lambda _: None)
+    first = {name: (out / f"{name}.csv").read_bytes() for name in TABLES}
+    assert first["search"].count(b"\n") > 10
+    journal = next((out / "journal").glob("*.jsonl"))
+    lines = journal.read_bytes().splitlines(keepends=True)
+    for share in (0.15, 0.6, 0.95):
+        kept = int(share * len(lines))
+        journal.write_bytes(b"".join(lines[:kept]) + lines[kept][:40])
+        simulate(study_file, [site_file], out, tell=lambda _: None)
+        assert {name: (out / f"{name}.csv").read_bytes() for name in TABLES} == first
 
 
 def test_a_plan_estimates_rounds_of_a_longer_search(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
