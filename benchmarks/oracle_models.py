@@ -1,8 +1,8 @@
 """Three models of the paper's study, federated, against the same pipeline on pooled rows with the field's own tools.
 
 pandas imputes, scikit-learn standardises, neuroCombat harmonizes, scikit-survival scores. The design matrices are
-compared, and the federated coefficients are held against the optimality conditions of the pooled, stratified elastic-net
-Cox model on the pooled matrix. Beside it stands lifelines as everybody calls it: unstratified, on raw times.
+compared, and the federated coefficients are held against the optimality conditions of the pooled, stratified
+elastic-net Cox model on the pooled matrix. Beside it stands lifelines as everybody calls it: unstratified, on raw times.
 
     ../.venv/bin/python oracle_models.py
 """
@@ -86,10 +86,8 @@ def _design(study: Study, model: FittedModel, rows: Cohort, train: np.ndarray) -
     parts = []
     for group, prepared in zip(model.design.spec.groups, model.design.whole.view.beside, strict=True):
         frame = pd.DataFrame({name: rows.columns[name] for name in study.names_of(group)})
-        if study.groups[group].clinical:
-            frame = _imputed(frame, prepared, train)
-        else:
-            frame = frame.fillna(frame[train].mean())
+        clinical = study.groups[group].clinical
+        frame = _imputed(frame, prepared, train) if clinical else frame.fillna(frame[train].mean())
         frame = _standardised(frame, train)
         if group in model.design.spec.combat:
             frame = _standardised(_harmonized(frame, rows, train), train)

@@ -1,7 +1,7 @@
-"""The study of 47 models on synthetic cohorts of the paper's size: rounds, seconds and bytes, and where they go.
+"""The study of 47 models on made cohorts of the paper's size: rounds, seconds and bytes, and where they go.
 
-876 patients at 5 sites (278/142/82/102/0 for training, 111/44/81/30/6 for test), 107 radiomic features of 4 regions, two
-of them also after kernel normalisation, and 3 x 4096 deep features. Scanners shift and stretch what is measured in
+876 patients at 5 sites (278/142/82/102/0 for training, 111/44/81/30/6 for test), 107 radiomic features of 4 regions,
+two of them also after kernel normalisation, and 3 x 4096 deep features. Scanners shift and stretch what is measured in
 images; a few features carry the risk.
 
     ../.venv/bin/python paper_study.py [--trials 100] [--masked] [--models NAME ...]

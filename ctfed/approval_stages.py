@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from ctfed.study import Study
 
+TABLE_ONE = ("counts", "level-counts", "moments", "section-counts")
+
 # Kind of query -> what the total over all contributing sites tells whoever reads it.
 QUESTIONS: Mapping[str, str] = {
     "counts": "how many patients and events there are, and how many patients have a value in each column",
@@ -32,6 +34,7 @@ QUESTIONS: Mapping[str, str] = {
     "group-counts": "how many patients of the low and of the high risk group leave in each merged time bin",
     "stratified-log-rank": "three sums that test whether the risk groups differ, taken inside each site",
     # Of a study of many models:
+    "section-counts": "how many patients have a value in each of several ranges of a column, for medians and tests",
     "combat-moments": (
         "sums over all sites from which the common mean and variance of the features follow, and how far sites lie "
         "apart; a site works out its own correction itself"
@@ -154,6 +157,7 @@ def _many(study: Study) -> tuple[Stage, ...]:
         halved = ("counts-below",) if "median" in medians else ()
         kinds = ("counts", "level-counts", *halved)
         found.append(Stage("imputation of clinical variables", fitted, kinds))
+    found.append(Stage("characteristics of the patients", "training patients, test patients", TABLE_ONE))
     found.append(Stage("imputation and standardisation of features", fitted, ("moments",)))
     if any(model.combat for model in study.models.values()):
         reference = () if study.harmonization.reference is None else ("combat-reference",)

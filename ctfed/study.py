@@ -44,7 +44,7 @@ _EVALUATION = ("within-site-pairs", "scores-below", "evaluation-table", "group-c
 _MANY = (
     *("combat-moments", "combat", "cross-moments", "select", "covariance-products", "project", "random-projection"),
     *("ensemble", "horizon-losses", "binned-risks", "recalibration-derivatives", "survival-deciles", "decision-sums"),
-    *("agreement-counts", "absolute-deviations"),
+    *("agreement-counts", "absolute-deviations", "section-counts"),
 )
 _MOST_BINS = 10_000
 MEASURED = 1e36  # a bound on what is measured in images, which is no bound

@@ -30,6 +30,7 @@ from ctfed.report.many_models import (
     selection_blocks,
     shap_blocks,
 )
+from ctfed.report.many_patients import patient_blocks
 from ctfed.report.many_tables import consensus_blocks, note_blocks, table_blocks
 from ctfed.report.page import render_page
 from ctfed.report.pooled import PAGE, RESULTS
@@ -42,6 +43,7 @@ Tables = Callable[[Reader], Mapping[str, str]]
 
 SECTIONS: tuple[tuple[str, str, SectionBuilder], ...] = (
     ("sites", "Who took part", sites_blocks),
+    ("patients", "The patients", patient_blocks),
     ("tables", "Performance of all models", table_blocks),
     ("forest", "All models at a glance", forest_blocks),
     ("survival", "Survival by risk group", survival_blocks),

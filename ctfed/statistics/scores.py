@@ -21,7 +21,7 @@ from ctfed.federation.summary import Entry, Layout, Summary, Total
 from ctfed.federation.view import Feature, Table, Transform, View
 from ctfed.statistics.describe import Moments
 
-SECTIONS = 3  # into which a bracket is cut in one round: more take fewer rounds, and tell three times as many thresholds
+SECTIONS = 3  # into which a bracket is cut in one round; more take fewer rounds and tell more thresholds
 MAX_ROUNDS = 16
 PATIENCE = 2  # rounds in a row in which a nearly finished bracket may shed less than a quarter, as around tied scores
 RESOLUTION = 2.0**-16  # of the first bracket, at which a bracket is fine enough: scores with few distinct values

@@ -19,7 +19,9 @@ from ctfed.statistics.ensemble import fit_ensemble, members_of
 from ctfed.statistics.explain import Explanation, explain
 from ctfed.statistics.predict import LinearPredictor
 from ctfed.statistics.select import Select
+from ctfed.statistics.table_one import TableOne
 from ctfed.study import Study
+from server.many.describe import characteristics
 from server.many.designs import Design, design, variants_of
 from server.many.evaluation import Evaluated, evaluate
 from server.many.features import prepare_groups, rare_in
@@ -81,6 +83,7 @@ class ManyResult:
     Attributes:
         study: what was asked.
         models: in the study's order.
+        characteristics: of the training and the test patients; None where there are too few.
         evaluated: of the scores of all patients, then of each subgroup's.
         consensus: None where the study asks for none, or it could not be had.
         notes: what could not be had, and why.
@@ -88,6 +91,7 @@ class ManyResult:
 
     study: Study
     models: tuple[FittedModel, ...]
+    characteristics: TableOne | None
     evaluated: tuple[Evaluated, ...]
     consensus: Agreed | None
     notes: tuple[str, ...]
@@ -102,7 +106,7 @@ def many_algorithm(study: Study) -> Algorithm[ManyResult]:
     variants = list(dict.fromkeys(v for spec in study.models.values() for v in variants_of(spec)))
     subgroups = list(dict.fromkeys(variant.rows for variant in variants))
     rare = yield from rare_in(study, subgroups)
-    prepared = yield from prepare_groups(study, variants, rare)
+    prepared, (described, missing) = yield from beside(prepare_groups(study, variants, rare), characteristics(study))
     designs = yield from gather(*[design(study, name, spec, prepared) for name, spec in study.models.items()])
     found = yield from search(study, designs)
     models = yield from gather(*[_fitted(one, found[one.name]) for one in designs])
@@ -113,8 +117,8 @@ def many_algorithm(study: Study) -> Algorithm[ManyResult]:
         *[evaluate(study, labels, view) for labels, view in zip(names, views, strict=True)]
     )
     consensus, note = yield from _consensus(study, evaluated)
-    notes = tuple(line for one in evaluated for line in one.notes) + ((note,) if note else ())
-    return ManyResult(study, tuple(models), tuple(evaluated), consensus, notes)
+    notes = tuple(line for one in evaluated for line in one.notes) + tuple(line for line in (missing, note) if line)
+    return ManyResult(study, tuple(models), described, tuple(evaluated), consensus, notes)
 
 
 def _rows(model: FittedModel) -> tuple[RowFilter, ...]:

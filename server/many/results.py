@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from ctfed.statistics.table_one import table_records
 from ctfed.study import Study
 from ctfed.study_models import ModelSpec, Subgroup
 from server.many import results_evaluation as part
@@ -53,9 +54,23 @@ def many_results_of(result: ManyResult, facts: RunFacts) -> Row:
             }
             for one in result.evaluated
         ],
+        "characteristics": _characteristics(result),
         "consensus": _consensus(result, {row["name"]: row for row in models}),
         "notes": list(dict.fromkeys(result.notes)),
         "rounds": rounds_mapping(facts),
+    }
+
+
+def _characteristics(result: ManyResult) -> Row | None:
+    """Table 1 by split; None where there was none."""
+    table = result.characteristics
+    if table is None:
+        return None
+    sizes = zip(table.groups, table.patients, table.events, strict=True)
+    return {
+        "groups": [{"name": name, "patients": n, "events": d} for name, n, d in sizes],
+        "minimum": table.minimum,
+        "rows": [{"label": result.study.label(row["variable"]), **row} for row in table_records(table)],
     }
 
 

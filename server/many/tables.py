@@ -48,7 +48,7 @@ def table_files(results: Reader) -> dict[str, str]:
     """
     horizons = [value for value in results.section("study").numbers("horizons") if value is not None]
     consensus = results.section("consensus")
-    files: dict[str, str] = {}
+    files: dict[str, str] = {table_file("1"): csv_text(_PATIENTS, _patients(results.section("characteristics")))}
     for table in results.section("study").texts("tables"):
         models = [row for row in results.rows("models") if row.text("table") == table]
         if models:
@@ -59,6 +59,21 @@ def table_files(results: Reader) -> dict[str, str]:
             keys = (*_with_limits(PROPORTIONS), *_AUC, "valid")
             files[name] = csv_text(("label", "harmonization", *_at(horizons, keys)), _consensus(consensus, horizons))
     return files | _lists(results)
+
+
+_PATIENTS = ("characteristic", "level", "split", "count", "share", "mean", "sd", "missing", "p", "test")
+
+
+def _patients(found: Reader) -> Iterable[list[Cell]]:
+    """One line per variable or level and split."""
+    for row in found.rows("rows"):
+        comparison = row.section("comparison")
+        for group in found.rows("groups"):
+            name = group.text("name") or ""
+            cell = row.section("groups").section(name)
+            numbers = [cell.number(key) for key in ("count", "share", "mean", "sd", "missing")]
+            tested = [comparison.number("p"), comparison.text("test")]
+            yield [row.text("label"), row.text("level"), name, *numbers, *tested]
 
 
 def _at(horizons: Sequence[float], keys: Sequence[str]) -> list[str]:

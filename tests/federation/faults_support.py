@@ -20,6 +20,8 @@ from pathlib import Path
 import deployment_support
 from deployment_support import HERE, NAMES, Federation
 
+from ctfed.federation.flower.processes import Child, child_environment
+
 FAULTY = HERE / "faulty"
 
 
@@ -32,7 +34,12 @@ class FaultyFederation(Federation):
 
     def join_with(self, name: str, *, prefix: tuple[str, ...] = (), **faults: str) -> None:
         """`ctfed join` with faults of ``faulty/sitecustomize.py``, run by the command ``prefix``."""
-        settings = {"folder": str(self.folder), "name": name, "executor": "warm", "study": str(deployment_support.STUDY)}
+        settings = {
+            "folder": str(self.folder),
+            "name": name,
+            "executor": "warm",
+            "study": str(deployment_support.STUDY),
+        }
         extra = {f"FAULTY_{fault.upper()}": value for fault, value in faults.items()} | {"PYTHONPATH": str(FAULTY)}
         self._launch(name, [*prefix, sys.executable, deployment_support.__file__, "join", json.dumps(settings)], extra)
 
@@ -170,20 +177,19 @@ def date_certificate(folder: Path, begin: datetime.timedelta, end: datetime.time
 
 
 @contextmanager
-def bare_superlink(federation: Federation) -> Iterator[list[str]]:
-    """The SuperLink of `ctfed serve` without ctfed: no check, no run; yields what it tells."""
-    from ctfed.federation.flower.processes import Child, child_environment
+def bare_superlink(federation: Federation) -> Iterator[Child]:
+    """The SuperLink of `ctfed serve` without ctfed: no check, no run."""
     from server.deploy import superlink_program
 
-    server, said = federation.folder / "server", list[str]()
+    server = federation.folder / "server"
     arguments = [superlink_program(), "--host", "127.0.0.1", "--port", str(federation.port), "--enable-supernode-auth"]
     for option, file in (("ca-certfile", "ca.crt"), ("certfile", "server.crt"), ("keyfile", "server.key")):
         arguments += [f"--ssl-{option}", str(server / file)]
     environment = child_environment(federation.folder / "hub")
-    superlink = Child("superlink", arguments, environment, said.append, federation.folder / "superlink.log")
+    superlink = Child("superlink", arguments, environment, lambda _: None, federation.folder / "superlink.log")
     superlink.start()
     try:
-        yield said
+        yield superlink
     finally:
         superlink.stop()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -44,7 +45,7 @@ class Scope:
     models: int = 1
     reference: str | None = None
 
-    @property
+    @cached_property
     def names(self) -> frozenset[str]:
         """Names of the raw columns."""
         return frozenset(feature.name for feature in self.columns)
