@@ -2,7 +2,7 @@
 
 pandas imputes, scikit-learn standardises, neuroCombat harmonizes, scikit-survival scores. The design matrices are
 compared, and the federated coefficients are held against the optimality conditions of the pooled, stratified
-elastic-net Cox model on the pooled matrix. Beside it stands lifelines as everybody calls it: unstratified, on raw times.
+elastic-net Cox model on the pooled matrix. Beside it stands lifelines as everybody calls it: without strata.
 
     ../.venv/bin/python oracle_models.py
 """

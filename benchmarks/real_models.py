@@ -1,4 +1,4 @@
-"""Studies of many models on real tables: LUNG1 radiomics and clinical data in simulated sites, GEO in its seven centres.
+"""Studies of many models on real tables: LUNG1 radiomics and clinical data in made sites, GEO in its seven centres.
 
 Prints every model as found, with intervals; and what asking Optuna for ten trials at once costs against one by one.
 
@@ -160,10 +160,9 @@ def report(name: str, study: Study, cohorts: Sequence[Cohort]) -> ManyResult:
         end="",
     )
     print(f"{seconds:.0f} s, {traffic.bytes_up / 1e6:.1f} MB up per site")
-    print(
-        "| model | patients | features | C within sites (95 %) | pooled C (95 %), certified | AUC at 24 | HR of the median split | O/E at 24 |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    heads = ("model", "patients", "features", "C within sites (95 %)", "pooled C (95 %), certified", "AUC at 24")
+    print("| " + " | ".join((*heads, "HR of the median split", "O/E at 24")) + " |")
+    print("|" + "---|" * (len(heads) + 2))
     where, fitted = scores_by_name(result), {model.name: model for model in result.models}
     for label, (one, k) in where.items():
         print("| " + " | ".join([label, *_row(one, k, fitted.get(label))]) + " |")

@@ -65,7 +65,7 @@ class Size:
     kind: str
 
 
-SIZES = {"1kB": Size(40, 20, "moments"), "8MB": Size(400, 1000, "cross-moments")}
+SIZES = {"1kB": Size(40, 20, "moments"), "8MB": Size(450, 1000, "cross-moments")}
 
 
 def same_question(study: Study, kind: str, rounds: int) -> Algorithm[None]:
@@ -105,8 +105,9 @@ def write_inputs(folder: Path, size: Size, masked: bool) -> None:
         "title": "Benchmark of a round trip",
         "endpoint": {"name": "death", "time_unit": "months"},
         "variables": {name: {"type": "continuous", "range": [-8, 8], "impute": "none"} for name in names},
-        "model": {"features": names},
-        "penalty": {"penalizer": 0.02, "l1_ratio": 0.5},
+        "groups": {"all": {"variables": names}},
+        "models": {"one": {"groups": ["all"]}},  # cross-moments belong to the selection of a study of many models
+        "search": {"trials": 10, "batch": 10},
         "split": {"test_fraction": 0.2},
         "evaluation": {"horizons": [12, 24], "time_bin": 1},
         "sites": list(SITES),

@@ -170,7 +170,7 @@ def await_health(superlink: Child, address: str, ca: Path | None) -> None:
     """Wait until a SuperLink answers at host:port; over TLS with the CA in the file ``ca``, or plainly.
 
     Raises:
-        CtfedError: when it ends, or does not answer in time.
+        CtfedError: when it ends, does not answer in time, or has a certificate that the sites will not accept.
     """
     handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]  # no proxy to this machine
     if ca is not None:
@@ -188,5 +188,11 @@ def await_health(superlink: Child, address: str, ca: Path | None) -> None:
                 return
         except OSError as error:  # not listening yet
             reason = error
+            refused = getattr(error, "reason", None)  # of a URLError
+            if isinstance(refused, ssl.SSLCertVerificationError):
+                raise CtfedError(
+                    f"the SuperLink's certificate is not accepted at {url}: {refused.verify_message}; renew it "
+                    "with `ctfed provision`, if this clock is right"
+                ) from error
         time.sleep(0.1)
     raise CtfedError(f"the SuperLink does not answer at {url} after {START_SECONDS:.0f} s: {reason}")

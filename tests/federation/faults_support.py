@@ -20,7 +20,7 @@ from pathlib import Path
 import deployment_support
 from deployment_support import HERE, NAMES, Federation
 
-from ctfed.federation.flower.processes import Child, child_environment
+from ctfed.federation.flower.processes import Child, child_environment, free_port
 
 FAULTY = HERE / "faulty"
 
@@ -192,6 +192,34 @@ def bare_superlink(federation: Federation) -> Iterator[Child]:
         yield superlink
     finally:
         superlink.stop()
+
+
+@contextmanager
+def public_port(federation: Federation) -> Iterator[str]:
+    """The reverse proxy of site_config/deploy/compose before the server; yields its host:port, where the sites join."""
+    from server.provision import make_trial_keys, provision
+
+    address, folder = f"127.0.0.1:{free_port()}", federation.folder
+    provision(folder, make_trial_keys(folder, NAMES), address)
+    text = (HERE.parents[1] / "site_config" / "deploy" / "compose" / "nginx.conf").read_text(encoding="utf-8")
+    (folder / "proxy").mkdir()
+    places = {
+        "listen 8000": f"listen {address}",
+        "https://server:8000": f"https://127.0.0.1:{federation.port}",
+        "/tmp/": f"{folder}/proxy/",  # before what puts the folder, which may be in /tmp, into the text
+        "/certificates/": f"{folder}/server/",
+    }
+    for theirs, ours in places.items():
+        assert theirs in text, f"nginx.conf does not hold {theirs}"
+        text = text.replace(theirs, ours)
+    (folder / "nginx.conf").write_text(f"user root;\n{text}" if os.geteuid() == 0 else text, encoding="utf-8")
+    log, command = folder / "nginx.log", ["nginx", "-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf")]
+    proxy = Child("proxy", command, os.environ, lambda _: None, log)
+    proxy.start()
+    try:
+        yield address
+    finally:
+        proxy.stop()
 
 
 def hostile_bundle(marks: Path) -> bytes:

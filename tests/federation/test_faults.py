@@ -6,6 +6,7 @@ docs/faults.md lists all faults, with the tests of other files that show the res
 from __future__ import annotations
 
 import datetime
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -19,12 +20,15 @@ from faults_support import (
     date_certificate,
     fill,
     hostile_bundle,
+    public_port,
     small_disk,
     why_no_mount,
     why_no_network,
 )
 from test_deployment import START, pooled_bits
 
+from ctfed.federation.errors import CtfedError
+from ctfed.federation.flower.bundle import build_bundle
 from ctfed.federation.flower.control import ControlClient
 from ctfed.keys import NODE_KEY, make_node_key
 from server.deploy import await_health, follow
@@ -82,7 +86,6 @@ def test_a_site_whose_disk_is_full_answers_nothing_until_there_is_room(tmp_path:
             assert federation.wait(START) == 0, federation.output()
             assert federation.totals() == pooled_bits(federation)
             assert federation.answered("lyon") == list(range(federation.rounds))
-            federation.__exit__()
 
 
 @pytest.mark.parametrize(
@@ -100,7 +103,7 @@ def test_a_certificate_out_of_its_dates_is_named_at_once_on_both_sides(
         assert said in federation.output()
         with bare_superlink(federation):
             federation.join("lyon")
-            federation.await_words(said, "lyon")
+            federation.await_words(f"the server's certificate is not accepted: {said}", "lyon")
         assert federation.answered("lyon") == []
 
 
@@ -110,7 +113,7 @@ def test_a_site_whose_clock_is_ahead_is_not_taken_in_until_it_is_right(tmp_path:
             federation.join(name)
         federation.join_with("lyon", clock="60")
         federation.serve()
-        federation.await_words("clock", "lyon", START)
+        federation.await_words("is this clock right?", "lyon", START)
         federation.await_words("waiting for lyon")
         federation.kill("lyon")
         federation.join("lyon")
@@ -204,3 +207,22 @@ def test_a_bundle_with_code_runs_at_no_site_with_the_warm_executor(tmp_path: Pat
         assert replies == ["reply: answered", *["reply: refused:bundle_carries_code"] * 2]
         for name in ("bern", "lyon"):
             assert "the bundle carries 1 files that it must not: ['hostile.py']" in federation.node_log(name)
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not here")
+def test_through_the_public_port_sites_join_and_nobody_starts_a_run(tmp_path: Path) -> None:
+    with FaultyFederation(tmp_path, rounds=2) as federation, public_port(federation) as address:
+        for name in NAMES:
+            federation.join(name)
+        federation.serve()
+        federation.await_words("waiting for 3 sites", seconds=START)
+        stranger = make_node_key(tmp_path / "stranger")
+        with ControlClient(address, tmp_path / "server" / "ca.crt") as control:
+            with pytest.raises(CtfedError, match="did not start the run: .*403"):
+                control.start(build_bundle(), {})
+            with pytest.raises(CtfedError, match="did not register the sites: .*403"):
+                control.register({"stranger": stranger})
+            with pytest.raises(CtfedError, match="which runs it has: .*403"):
+                control.unfinished()
+        assert federation.wait(START) == 0, federation.output()
+        assert federation.totals() == pooled_bits(federation)

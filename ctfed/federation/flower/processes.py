@@ -27,6 +27,12 @@ STEADY = 120.0  # s; a process that has lived so long starts again without backo
 
 # Flower's own exit codes (in its output; the process exits with 1) for which a second try cannot help.
 FATAL_CODES = frozenset({302, 303, 304, 600, 602, 603, 604, 605, 606})
+# What other codes mean. Flower's SuperNode ends itself, with 0, when the server answers 401.
+_REASONS = {
+    0: "without being stopped: the server does not accept its signature; is this clock right? `ctfed doctor` compares",
+    305: "the server does not know this site's key, or still waits for its former process to be timed out",
+}
+_CERTIFICATE = re.compile(r"certificate verify failed: ([^(]*[^( ])")
 _EXIT_CODE = re.compile(r"Exit Code: (\d+)")
 _NEWS = re.compile(r"\b(WARN|WARNING|ERROR|CRITICAL)\b|Exit Code|SuperNode ID|ready for tasks")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -175,13 +181,15 @@ class Child:
         if now - self._started > STEADY:
             self._backoff = BACKOFF
         self._next_start = now + self._backoff
-        reason = (
-            " (the server does not know this site's key, or still waits for its former process to be timed out)"
-            if code == 305
-            else ""
-        )
-        self._tell(f"[{self.name}] ended with code {code}{reason}; starts again in {self._backoff:.0f} s")
+        self._tell(f"[{self.name}] ended with code {code}{self._reason(code)}; starts again in {self._backoff:.0f} s")
         self._backoff = min(2 * self._backoff, LONGEST_BACKOFF)
+
+    def _reason(self, code: int | None) -> str:
+        """Why a process ended, in brackets, where its code or its last lines say it."""
+        for line in self.tail:
+            if found := _CERTIFICATE.search(line):
+                return f" (the server's certificate is not accepted: {found[1]}; `ctfed doctor` shows its dates)"
+        return f" ({_REASONS[code]})" if code in _REASONS else ""
 
     def _signal(self, number: signal.Signals) -> None:
         try:
