@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -183,6 +184,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="that count; of the stock executor a quarter as many")
     parser.add_argument("--unmasked", action="store_true")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the processes are ended, too
     masked = not options.unmasked
     print(
         f"{len(SITES)} sites, TLS and node authentication, {'masked' if masked else 'UNMASKED'}, {os.cpu_count()} cores"

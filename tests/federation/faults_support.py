@@ -87,16 +87,20 @@ class Network:
 
     def __enter__(self) -> Network:
         _ip("netns", "add", self.name)
-        _ip("link", "add", self._cable, "type", "veth", "peer", "name", "eth0", "netns", self.name)
-        _ip("addr", "add", f"{self.here}/30", "dev", self._cable)
-        _ip("-n", self.name, "addr", "add", f"{self._there}/30", "dev", "eth0")
-        _ip("-n", self.name, "link", "set", "lo", "up")
-        _ip("-n", self.name, "link", "set", "eth0", "up")
-        self.plug()
+        try:
+            _ip("link", "add", self._cable, "type", "veth", "peer", "name", "eth0", "netns", self.name)
+            _ip("addr", "add", f"{self.here}/30", "dev", self._cable)
+            _ip("-n", self.name, "addr", "add", f"{self._there}/30", "dev", "eth0")
+            _ip("-n", self.name, "link", "set", "lo", "up")
+            _ip("-n", self.name, "link", "set", "eth0", "up")
+            self.plug()
+        except subprocess.CalledProcessError:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
-        _ip("link", "del", self._cable)
+        subprocess.run(["ip", "link", "del", self._cable], stderr=subprocess.DEVNULL, check=False)  # may not be there
         _ip("netns", "del", self.name)
 
     @property
@@ -117,12 +121,11 @@ def why_no_network() -> str:
     """Why a test cannot make a network namespace here; '' when it can."""
     if shutil.which("ip") is None:
         return "the command `ip` (iproute2) is not here"
-    name = f"ctfedtry{os.getpid()}"
-    tried = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
-    if tried.returncode:
-        return f"network namespaces are not permitted here ({tried.stderr.strip()})"
-    _ip("netns", "del", name)
-    return ""
+    try:
+        with Network():
+            return ""
+    except subprocess.CalledProcessError as error:
+        return f"network namespaces are not permitted here ({error})"
 
 
 @contextmanager

@@ -107,11 +107,12 @@ def test_a_certificate_out_of_its_dates_is_named_at_once_on_both_sides(
         assert federation.answered("lyon") == []
 
 
-def test_a_site_whose_clock_is_ahead_is_not_taken_in_until_it_is_right(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ahead", ["60", "-400"])  # s; Flower accepts 5 ahead and 305 behind
+def test_a_site_whose_clock_is_wrong_is_not_taken_in_until_it_is_right(tmp_path: Path, ahead: str) -> None:
     with FaultyFederation(tmp_path, rounds=1) as federation:
         for name in ("bern", "oslo"):
             federation.join(name)
-        federation.join_with("lyon", clock="60")
+        federation.join_with("lyon", clock=ahead)
         federation.serve()
         federation.await_words("is this clock right?", "lyon", START)
         federation.await_words("waiting for lyon")
@@ -216,13 +217,13 @@ def test_through_the_public_port_sites_join_and_nobody_starts_a_run(tmp_path: Pa
             federation.join(name)
         federation.serve()
         federation.await_words("waiting for 3 sites", seconds=START)
-        stranger = make_node_key(tmp_path / "stranger")
+        stranger = make_node_key(tmp_path)
         with ControlClient(address, tmp_path / "server" / "ca.crt") as control:
-            with pytest.raises(CtfedError, match="did not start the run: .*403"):
+            with pytest.raises(CtfedError, match=r"did not start the run: .*403"):
                 control.start(build_bundle(), {})
-            with pytest.raises(CtfedError, match="did not register the sites: .*403"):
+            with pytest.raises(CtfedError, match=r"did not register the sites: .*403"):
                 control.register({"stranger": stranger})
-            with pytest.raises(CtfedError, match="which runs it has: .*403"):
+            with pytest.raises(CtfedError, match=r"which runs it has: .*403"):
                 control.unfinished()
         assert federation.wait(START) == 0, federation.output()
         assert federation.totals() == pooled_bits(federation)

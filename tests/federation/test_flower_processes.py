@@ -59,6 +59,25 @@ def test_a_flower_exit_code_is_read_from_the_output(spawn, lines, tmp_path, monk
     assert "\x1b" not in (tmp_path / "log").read_text()
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (
+            "print('[SSL: C_V_F] certificate verify failed: certificate has expired (_ssl.c:1006)');"
+            "print('Exit Code: 305'); raise SystemExit(1)",
+            "code 305 (the server's certificate is not accepted: certificate has expired; `ctfed doctor` shows",
+        ),
+        ("pass", "code 0 (without being stopped: the server does not accept its signature; is this clock right?"),
+    ],
+)
+def test_why_a_node_ended_is_told(spawn, lines, code: str, words: str) -> None:  # type: ignore[no-untyped-def]
+    child = spawn(code)
+    child.start()
+    _until(lambda: not child.alive)
+    child.keep_alive()
+    assert any(words in line for line in lines), lines
+
+
 def test_a_code_that_no_restart_cures_ends_in_words(spawn) -> None:  # type: ignore[no-untyped-def]
     child = spawn("print('Exit Code: 302'); print('Unable to parse the private key file.'); raise SystemExit(1)")
     child.start()
