@@ -23,6 +23,7 @@ from server.assembly import Agreement, left_out
 from server.conductor import Conductor, Transport
 from server.journal import Journal, RoundRecord
 from server.many.algorithm import ManyResult, many_algorithm
+from server.many.model_card import write_model_card
 from server.many.model_file import write_model_files
 from server.many.results import many_results_of
 from server.many.tables import table_files
@@ -117,13 +118,15 @@ def algorithm_of(study: Study) -> Algorithm[Result]:
 
 
 def write_outputs(result: Result, facts: RunFacts, out: Path) -> Path:
-    """Write report, tables and model files into ``out``; return the report's path."""
+    """Write report, tables, model files and model card into ``out``; return the report's path."""
     if isinstance(result, ManyResult):
         page = write_many_report(many_results_of(result, facts), out, table_files)
         write_model_files(result, out)
+        write_model_card(out)
         return page
     page = write_pooled_report(results_of(result, facts), out)
     write_model_file(result, out)
+    write_model_card(out)
     return page
 
 

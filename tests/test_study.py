@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from ctfed import site as site_module
 from ctfed import study as study_module
+from ctfed.cli import main
 from ctfed.config import ConfigError, Section
 from ctfed.federation.view import Feature
 from ctfed.study import Study, Variable, load_study, study_json_schema
@@ -372,6 +373,12 @@ def test_the_schema_describes_every_key() -> None:
     json.dumps(schema)
     assert set(schema["properties"]) == set(Study.model_fields)
     assert schema["additionalProperties"] is False
+
+
+def test_the_shipped_schema_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", "schema"]) == 0
+    shipped = SHIPPED.parents[1] / "study.schema.json"
+    assert capsys.readouterr().out == shipped.read_text(encoding="utf-8"), "ctfed study schema > study.schema.json"
 
 
 def sections(module: object) -> list[type[BaseModel]]:

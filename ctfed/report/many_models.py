@@ -220,6 +220,8 @@ def harmonization_blocks(results: Reader) -> tuple[Block, ...]:
         ("Sites that were not in training", chosen.text("unseen") or say.MISSING),
     ]
     blocks: list[Block] = [Definitions(tuple(items))]
+    if results.rows("harmonized"):
+        blocks.append(_harmonized(results.rows("harmonized")))
     told: dict[str, list[str]] = {}
     for model in models:
         for sentence in model.texts("warnings"):
@@ -233,3 +235,27 @@ def harmonization_blocks(results: Reader) -> tuple[Block, ...]:
         "where the features are made, and not here."
     )
     return (*blocks, Prose((basis,), "basis"))
+
+
+def _harmonized(found: Sequence[Reader]) -> Table:
+    """What ComBat did to each group on all its training rows ('harmonized')."""
+    names = ("Batches", "Patients", "Batches (patients) left out", "Harmonized", "Passed unchanged")
+    columns = (Column("Group", False), *map(Column, names), Column("Variance between batches: median"), Column("90 %"))
+    rows = tuple(
+        (
+            " ".join(filter(None, (row.text("group") or "unnamed", f"({s})" if (s := row.text("subgroup")) else ""))),
+            say.whole(row.count("batches")),
+            say.whole(row.count("rows")),
+            f"{say.whole(row.count('batches_left_out'))} ({say.whole(row.count('rows_left_out'))})",
+            say.whole(row.count("features")),
+            say.whole(len(row.texts("passed"))),
+            say.fixed(row.number("between_median")),
+            say.fixed(row.number("between_p90")),
+        )
+        for row in found
+    )
+    note = (
+        "Of all training patients. Variance between batches: share of a feature's variance before ComBat, median and "
+        "90th percentile over the harmonized features; a dash where batches were left out of the fit."
+    )
+    return Table("What ComBat did to each group", columns, rows, note)

@@ -24,7 +24,7 @@ from ctfed.study import Study
 from server.many.describe import characteristics
 from server.many.designs import Design, design, variants_of
 from server.many.evaluation import Evaluated, evaluate
-from server.many.features import prepare_groups, rare_in
+from server.many.features import Harmonization, Variant, prepare_groups, rare_in
 from server.many.search import Found, search
 
 
@@ -87,6 +87,7 @@ class ManyResult:
         evaluated: of the scores of all patients, then of each subgroup's.
         consensus: None where the study asks for none, or it could not be had.
         notes: what could not be had, and why.
+        harmonized: what ComBat did to each group on all its training rows.
     """
 
     study: Study
@@ -95,6 +96,7 @@ class ManyResult:
     evaluated: tuple[Evaluated, ...]
     consensus: Agreed | None
     notes: tuple[str, ...]
+    harmonized: Mapping[Variant, Harmonization]
 
 
 def many_algorithm(study: Study) -> Algorithm[ManyResult]:
@@ -118,7 +120,8 @@ def many_algorithm(study: Study) -> Algorithm[ManyResult]:
     )
     consensus, note = yield from _consensus(study, evaluated)
     notes = tuple(line for one in evaluated for line in one.notes) + tuple(line for line in (missing, note) if line)
-    return ManyResult(study, tuple(models), described, tuple(evaluated), consensus, notes)
+    done = {variant: found for variant, parts in prepared.items() if (found := parts[0].harmonization) is not None}
+    return ManyResult(study, tuple(models), described, tuple(evaluated), consensus, notes, done)
 
 
 def _rows(model: FittedModel) -> tuple[RowFilter, ...]:

@@ -11,7 +11,7 @@ from ctfed.federation.algorithm import Algorithm, gather
 from ctfed.federation.arrays import frozen
 from ctfed.federation.census import MISSING
 from ctfed.federation.view import RowFilter, Rows, View
-from ctfed.statistics.combat import CombatOptions, combat, restandardise
+from ctfed.statistics.combat import CombatOptions, Harmonized, combat, restandardise
 from ctfed.statistics.describe import moments
 from ctfed.statistics.impute import Impute, impute
 from ctfed.statistics.project import RandomProjection, project_together
@@ -38,6 +38,28 @@ class Variant:
     rows: tuple[RowFilter, ...] = ()
 
 
+@dataclass(frozen=True)
+class Harmonization:
+    """What ComBat did to a group; it follows from the totals that the fit rests on.
+
+    Attributes:
+        batches, rows: that took part in the fit.
+        batches_left_out, rows_left_out: of batches below the minimum.
+        features: how many were harmonized.
+        passed: names of those that pass unchanged.
+        between: median and 90th percentile over the harmonized features of the share of the variance that lies
+            between batches, before harmonization; None where rows were left out, or no feature was harmonized.
+    """
+
+    batches: int
+    rows: int
+    batches_left_out: int
+    rows_left_out: int
+    features: int
+    passed: tuple[str, ...]
+    between: tuple[float, float] | None
+
+
 @dataclass(frozen=True, eq=False)
 class PreparedGroup:
     """A group on some rows.
@@ -47,12 +69,14 @@ class PreparedGroup:
         flat: columns that hardly vary, which a selection drops.
         components: names of the components of a projected group, () of others.
         warnings: sentences for the reader.
+        harmonization: of the features, before a projection; None where there was none.
     """
 
     view: View
     flat: tuple[str, ...]
     components: tuple[str, ...]
     warnings: tuple[str, ...]
+    harmonization: Harmonization | None = None
 
 
 def row_sets(study: Study, rows: tuple[RowFilter, ...]) -> list[Rows]:
@@ -105,7 +129,7 @@ def _variant(study: Study, variant: Variant, rare: Mapping[str, str]) -> Algorit
         scores, notes = [one.view for one in found], [one.warnings for one in found]
     standardised = yield from gather(*[standardise(view) for view in scores])
     return [
-        PreparedGroup(one.view, (), one.view.names, (*before.warnings, *note, *one.warnings))
+        PreparedGroup(one.view, (), one.view.names, (*before.warnings, *note, *one.warnings), before.harmonization)
         for one, before, note in zip(standardised, prepared, notes, strict=True)
     ]
 
@@ -153,6 +177,7 @@ def _measured(study: Study, variant: Variant, view: View) -> Algorithm[PreparedG
     )
     # Each step stands on a view that sites know by then, so that thousands of names travel once.
     prepared, warnings = View.joined([view.then(*steps)]), _missing(variant, found.missing / found.patients)
+    done: Harmonization | None = None
     if variant.combat:
         chosen = study.harmonization
         options = CombatOptions(
@@ -165,7 +190,27 @@ def _measured(study: Study, variant: Variant, view: View) -> Algorithm[PreparedG
         harmonized = yield from combat(prepared, options=options)
         restandardised = yield from restandardise(harmonized)
         prepared, warnings = View.joined([restandardised.view]), (*warnings, *harmonized.warnings)
-    return PreparedGroup(prepared, flat, (), warnings)
+        done = _done(harmonized)
+    return PreparedGroup(prepared, flat, (), warnings, done)
+
+
+def _done(harmonized: Harmonized) -> Harmonization:
+    """Of features that were standardised on the same rows: their variance over all of these is 1."""
+    step = harmonized.transform
+    adjusted = ~np.isin(step.names, step.degenerate)
+    between = None
+    if adjusted.any() and harmonized.rows_left_out == 0:
+        share = np.clip(1.0 - harmonized.variance[adjusted], 0.0, 1.0)
+        between = float(np.median(share)), float(np.quantile(share, 0.9))
+    return Harmonization(
+        batches=harmonized.batches,
+        rows=harmonized.rows,
+        batches_left_out=harmonized.batches_left_out,
+        rows_left_out=harmonized.rows_left_out,
+        features=int(adjusted.sum()),
+        passed=step.degenerate,
+        between=between,
+    )
 
 
 def _missing(variant: Variant, share: np.ndarray) -> tuple[str, ...]:

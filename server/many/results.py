@@ -10,6 +10,8 @@ models: of each model, then each ensemble: name, label, title (unique), kind ('m
     coefficients ...}, search {trials, best}, selection and explanation
 evaluations: of each set of rows: rows, names, notes, differences (Holm)
 consensus: models, and rows by horizon and model; None where there is none
+harmonized: of each group that a model harmonizes: group, subgroup, batches, rows, batches_left_out, rows_left_out,
+    features, passed (columns that pass unchanged), between_median, between_p90 (share of variance between batches)
 notes: what could not be had, and why
 """
 
@@ -56,6 +58,7 @@ def many_results_of(result: ManyResult, facts: RunFacts) -> Row:
         ],
         "characteristics": _characteristics(result),
         "consensus": _consensus(result, {row["name"]: row for row in models}),
+        "harmonized": _harmonized(result),
         "notes": list(dict.fromkeys(result.notes)),
         "rounds": rounds_mapping(facts),
     }
@@ -72,6 +75,29 @@ def _characteristics(result: ManyResult) -> Row | None:
         "minimum": table.minimum,
         "rows": [{"label": result.study.label(row["variable"]), **row} for row in table_records(table)],
     }
+
+
+def _harmonized(result: ManyResult) -> list[Row]:
+    study = result.study
+    subgroups = {spec.subgroup.rule: spec.subgroup for spec in study.models.values() if spec.subgroup is not None}
+    rows: list[Row] = []
+    for variant, found in result.harmonized.items():
+        median, upper = found.between or (None, None)
+        rows.append(
+            {
+                "group": study.groups[variant.group].label or variant.group,
+                "subgroup": subgroup_text(study, subgroups[variant.rows[0]]) if variant.rows else None,
+                "batches": found.batches,
+                "rows": found.rows,
+                "batches_left_out": found.batches_left_out,
+                "rows_left_out": found.rows_left_out,
+                "features": found.features,
+                "passed": list(found.passed),
+                "between_median": median,
+                "between_p90": upper,
+            }
+        )
+    return rows
 
 
 def harmonization_of(study: Study, spec: ModelSpec) -> str:

@@ -171,6 +171,18 @@ def made() -> dict[str, Any]:
             "models": ["clinical", "lung"],
             "rows": [_consensus_row(name, time) for time in HORIZONS for name in ("clinical", "lung", None)],
         },
+        "harmonized": [
+            {
+                **{"group": "Lung", "subgroup": None, "batches": 3, "rows": 604, "batches_left_out": 0},
+                **{
+                    "rows_left_out": 0,
+                    "features": 106,
+                    "passed": ["flat"],
+                    "between_median": 0.31,
+                    "between_p90": 0.62,
+                },
+            }
+        ],
         "notes": ["no AUC at 60: too few patients leave"],
         "rounds": [{"round": 1, "queries": ["counts x 3"], "bytes_down": 900, "bytes_up": 1_300, "seconds": 0.2}],
     }
@@ -218,6 +230,10 @@ def test_every_table_has_its_models_in_the_papers_layout(page: ParsedPage) -> No
     assert "Title clinical 0.181 0.222 1.04 (0.91 to 1.19) 0.93 (0.61 to 1.25) 0.031 0.951" in text
     assert "Table 9, at 60 months" in text
     assert "0.780 (0.730 to 0.820)" in text
+
+
+def test_what_combat_did_to_each_group_is_told(page: ParsedPage) -> None:
+    assert "Lung 3 604 0 (0) 106 1 0.310 0.620" in page.text
 
 
 def test_sections_stand_in_their_order(page: ParsedPage) -> None:

@@ -203,6 +203,10 @@ def test_the_simulation_writes_its_report_and_resumes_to_the_same_bits(
     assert first["sites"]["count"] == 10
     assert first["run"]["masked"] is True
     assert (tmp_path / "report.html").stat().st_size > 10_000
+    card = (tmp_path / "model_card.md").read_text(encoding="utf-8")
+    assert f"C within sites {first['discrimination']['c_within']['value']:.3f} (" in card
+    assert first["study"]["sha256"] in card
+    assert "| train | 160 | 116 |" in card
     assert any("round" in line for line in lines)
     assert any("masked: 10 sites have opened the run; 160 training patients" in line for line in lines)
     assert not any("unmasked" in line for line in lines)

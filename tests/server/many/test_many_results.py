@@ -6,13 +6,15 @@ import csv
 import io
 import json
 import math
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from many_support import SITES, cohorts, content, study
+from many_support import SITES, TEXTURE, WIDE, cohorts, content, study
 
 from ctfed.approval_page import kinds_of, plan, stages
 from ctfed.cli import main
@@ -27,6 +29,8 @@ from ctfed.report.reader import Reader, to_plain
 from ctfed.site import load_site
 from ctfed.study import Study, load_study, scope_of
 from server.many.algorithm import ManyResult, many_algorithm, scores_by_name
+from server.many.features import Variant, prepare_groups
+from server.many.model_card import SECTIONS, model_card, write_model_card
 from server.many.model_file import portable_models, write_model_files
 from server.many.results import harmonization_of, many_results_of, tables_of, titles_of
 from server.many.tables import table_file, table_files
@@ -154,6 +158,64 @@ def test_the_other_files_have_a_row_for_every_number(
     assert len(files["search.csv"]) == sum(len(one.found.trials) for one in result.models)
     assert sum(row["best"] == "1" for row in files["search.csv"]) == len(result.models)
     assert len(files["coefficients.csv"]) == sum(one.fit.view.width for one in result.models)
+
+
+def test_what_combat_did_follows_from_the_totals_of_its_fit(result: ManyResult, plain: dict[str, Any]) -> None:
+    rows = {row["group"]: row for row in plain["harmonized"]}
+    assert list(rows) == ["texture", "wide"]
+    train = next(one.train.patients for one in result.models if one.name == "texture-combat")
+    for group, columns in (("texture", TEXTURE), ("wide", WIDE)):
+        row = rows[group]
+        assert (row["batches"], row["rows"], row["rows_left_out"], row["passed"]) == (len(SITES), train, 0, [])
+        assert row["features"] == len(columns)
+        shares = [_between(name) for name in columns]
+        assert row["between_median"] == pytest.approx(np.median(shares), rel=1e-9)
+        assert row["between_p90"] == pytest.approx(np.quantile(shares, 0.9), rel=1e-9)
+
+
+def test_a_small_batch_and_a_column_without_spread_are_told_as_left_out() -> None:
+    sites = cohorts((60, 50, 45, 9))
+    still = {**sites[1].columns, "t2": np.full(sites[1].patients, 4.0)}
+    sites[1] = replace(sites[1], columns=still)
+    variant = Variant("texture", True)
+    found = run_pooled(prepare_groups(study(), [variant], {(): {}}), sites)[variant][0].harmonization
+    rows = [int((cohort.split == "train").sum()) for cohort in sites]
+    assert found is not None
+    assert rows[3] < 10
+    assert (found.batches, found.rows) == (3, sum(rows[:3]))
+    assert (found.batches_left_out, found.rows_left_out) == (1, rows[3])
+    assert (found.features, found.passed, found.between) == (len(TEXTURE) - 1, ("t2",), None)
+
+
+def _between(name: str) -> float:
+    """Eta squared of the sites in the mean-imputed training values."""
+    parts = [cohort.columns[name][cohort.split == "train"] for cohort in cohorts()]
+    mean = np.nanmean(np.concatenate(parts))
+    filled = [np.where(np.isnan(part), mean, part) for part in parts]
+    total = np.square(np.concatenate(filled) - mean).sum()
+    return 1 - float(sum(np.square(part - part.mean()).sum() for part in filled) / total)
+
+
+def test_the_model_card_tells_the_results_alone(plain: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(plain | {"notes": ["a|b <i>"]}), encoding="utf-8")
+    text = write_model_card(tmp_path).read_text(encoding="utf-8")
+    assert re.findall("^## (.*)", text, re.MULTILINE) == list(SECTIONS)
+    assert "Not a medical device" in text
+    assert "- a\\|b \\<i\\>" in text, "a note is text, whatever it holds"
+    assert text.count("\n| 3 |") + text.count("\n| 4 |") == 3
+    for table in ("3", "4", "6", "7", "8"):
+        best = max((row for row in plain["models"] if row["table"] == table), key=lambda row: row["c_within"]["value"])
+        (line,) = [line for line in text.splitlines() if line.startswith(f"- Table {table}, ")]
+        assert f"C within sites {best['c_within']['value']:.3f} (" in line
+        assert f"certified {best['c_pooled']['bound_lower']:.3f} to {best['c_pooled']['bound_upper']:.3f}" in line
+    assert plain["study"]["sha256"] in text
+    assert f"search {plain['study']['search']['seed']}, evaluation {plain['study']['evaluation']['seed']}" in text
+
+
+def test_a_model_card_of_nothing_has_dashes() -> None:
+    text = model_card(Reader({}), "ab" * 32)
+    assert re.findall("^## (.*)", text, re.MULTILINE) == list(SECTIONS)
+    assert "- Rounds: –" in text
 
 
 def test_harmonization_is_told_by_the_groups_and_titles_are_unique(paper: Study) -> None:
