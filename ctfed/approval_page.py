@@ -74,10 +74,7 @@ def _study(study: Study) -> Iterator[str]:
     yield f"sha256    {study.sha256}"
     yield f"endpoint  {study.endpoint.name}, in {study.endpoint.time_unit}"
     yield from _models(study)
-    if study.split.column is not None:
-        yield f"split     the column {study.split.column!r} of the table"
-    else:
-        yield f"split     {study.split.test_fraction:g} of the patients are for testing; this site draws them itself"
+    yield f"split     {study.split}"
     if study.evaluation.fine_evaluation_tables:
         yield "EXCEPTION fine evaluation tables: cells of the tables of times and scores may hold single patients"
 

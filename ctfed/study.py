@@ -190,21 +190,36 @@ class Penalty(Section):
 
 
 class Split(Section):
-    """Which patients are kept for testing: a share that each site draws itself, or a column of its table."""
+    """Which patients are kept for testing: a share that each site draws, a column of its table, or whole sites.
+
+    Sites kept for testing are three at least: a total over fewer is refused. What a model does at a single site that
+    took no part in training, that site's own report says (`ctfed report`).
+    """
 
     test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="a number between 0 and 1 (both excluded)"
     )
     column: Text | None = Field(default=None, description="the name of a column that holds train or test")
+    test_sites: Annotated[tuple[SiteName, ...], Field(min_length=3)] | None = Field(
+        default=None, description="a list of at least three sites' names, all of whose patients are for testing"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         faults = Faults()
-        if (self.test_fraction is None) == (self.column is None):
-            found = "neither" if self.column is None else "both"
-            faults.add((), f"found {found}, expected exactly one of test_fraction or column")
+        given = [key for key in ("test_fraction", "column", "test_sites") if getattr(self, key) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            faults.add((), f"found {found}, expected exactly one of test_fraction, column or test_sites")
         faults.require()
         return self
+
+    def __str__(self) -> str:
+        if self.column is not None:
+            return f"the column {self.column!r} of the table"
+        if self.test_sites is not None:
+            return f"all patients of {listed(self.test_sites)} are for testing"
+        return f"{self.test_fraction:g} of the patients are for testing; this site draws them itself"
 
 
 class Evaluation(Section):
@@ -308,6 +323,9 @@ class Study(Section):
             self._check_one(faults, self.model)
         else:
             self._check_many(faults)
+        for i, site in enumerate(self.split.test_sites or ()):
+            if self.sites is not None and site not in self.sites:
+                faults.add(("split", "test_sites", i), f"found {site!r}, expected one of sites")
         for i, site in enumerate(self.sites or ()):
             if self.sites and site in self.sites[:i]:
                 faults.add(("sites", i), f"found {site!r} for the second time, expected each site once")

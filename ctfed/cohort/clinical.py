@@ -161,8 +161,11 @@ def _cohort(name: str, rows: IntArray, clinical: _Clinical, site: Site, study: S
     keys = [clinical.ids[row] for row in rows]
     event = clinical.event[rows] == 1
     secret = site.secret_of(name)
-    if study.split.test_fraction is not None:
-        split: Labels = assign_split(keys, event, secret, study.name, study.split.test_fraction)
+    split: Labels
+    if study.split.test_sites is not None:
+        split = np.full(len(keys), "test" if name in study.split.test_sites else "train", dtype=np.str_)
+    elif study.split.test_fraction is not None:
+        split = assign_split(keys, event, secret, study.name, study.split.test_fraction)
     else:
         split = np.array([(clinical.split or [])[row] for row in rows], dtype=np.str_)
     return Cohort.of(

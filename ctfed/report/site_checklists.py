@@ -37,11 +37,10 @@ def _known(content: Mapping[str, Any], study: Study) -> dict[str, str]:
     """Sentences that several items share, by subject; '' where nothing is known."""
     prepare, sites = content["provenance"]["prepare"], content["discrimination"]["pooled"]["sites"]
     chosen = study.evaluation
-    column = study.split.column
-    how = f"by column {column}" if column else f"at random, {study.split.test_fraction:.0%} for testing"
+    how = str(study.split)
     found = {
         "centres": f"{sites} centres" if sites and sites > 1 else "",
-        "split": f"train and test {how}, at each site by itself; tuning in folds of the training part",
+        "split": f"{how}; tuning in folds of the training part",
         "metrics": "Harrell's and Uno's C, AUC at the study's horizons, Brier score, calibration, net benefit",
         "uncertainty": f"{chosen.confidence:.0%} intervals: influence function, Poisson bootstrap, Greenwood, sandwich",
         "calibration": "section Calibration",

@@ -302,3 +302,13 @@ def test_the_example_site_reads_a_table_of_its_columns(tmp_path: Path) -> None:
     np.testing.assert_array_equal(cohort.columns["calories"], [np.nan, 1200.0])
     np.testing.assert_array_equal(cohort.columns["karnofsky_patient"], [80.0, np.nan])
     assert cohort.event.tolist() == [True, False]
+
+
+def test_whole_sites_can_be_kept_for_testing() -> None:
+    study = load_study(Path(__file__).parents[2] / "site_config/studies/ncctg_lung.yaml")
+    site = load_site(Path(__file__).parents[2] / "site_config/sites/ncctg_lung.yaml")
+    names = [cohort.site for cohort in load_cohorts(site, study).cohorts]
+    content = study.model_dump(mode="python", exclude_none=True)
+    content["split"] = {"test_sites": tuple(names[:3])}
+    for cohort in load_cohorts(site, Study.model_validate(content)).cohorts:
+        assert set(cohort.split) == {"test" if cohort.site in names[:3] else "train"}
