@@ -163,7 +163,7 @@ def _cohort(name: str, rows: IntArray, clinical: _Clinical, site: Site, study: S
     secret = site.secret_of(name)
     split: Labels
     if study.split.test_sites is not None:
-        split = np.full(len(keys), "test" if name in study.split.test_sites else "train", dtype=np.str_)
+        split = np.array(["test" if name in study.split.test_sites else "train"] * len(keys), dtype=np.str_)
     elif study.split.test_fraction is not None:
         split = assign_split(keys, event, secret, study.name, study.split.test_fraction)
     else:
