@@ -110,16 +110,8 @@ class Pooled:
 
 def _pooled(study: Study, test: View) -> Algorithm[Pooled]:
     chosen = study.evaluation
-    grid = TimeGrid.regular(chosen.time_bin, max(*chosen.horizons, study.grid.end))
     try:
-        table = yield from evaluation_table(
-            test,
-            grid,
-            horizons=chosen.horizons,
-            min_cell=chosen.min_cell,
-            score_bins=chosen.score_bins,
-            fine=chosen.fine_evaluation_tables,
-        )
+        table = yield from study_table(study, test)
     except CtfedError as error:  # the other statistics of the test split stand without this one
         return Pooled(None, None, dict.fromkeys(chosen.horizons), f"no pooled C and no AUC: {error}")
     kept = [horizon for horizon in chosen.horizons if horizon not in table.dropped]
@@ -133,11 +125,35 @@ def _pooled(study: Study, test: View) -> Algorithm[Pooled]:
     auc: dict[float, Estimate | None] = dict.fromkeys(chosen.horizons)
     for horizon in kept:
         auc[horizon] = _bounded(cumulative_dynamic_auc(table.counts, table.grid, horizon), limits[f"auc-{horizon}"])
-    note = ""
-    if table.dropped:
-        times = ", ".join(f"{time:g}" for time in table.dropped)
-        note = f"no AUC at {times}: too few patients leave before or after for cells of {chosen.min_cell}"
+    note = dropped_note(study, table)
     return Pooled(table, _bounded(c, limits["c"]), auc, note)
+
+
+def study_table(study: Study, test: View) -> Algorithm[ScoreTable]:
+    """The table of times and scores of the test split, with the study's horizons and bins.
+
+    Raises:
+        CtfedError: when there are too few patients for one.
+    """
+    chosen = study.evaluation
+    return (
+        yield from evaluation_table(
+            test,
+            TimeGrid.regular(chosen.time_bin, max(*chosen.horizons, study.grid.end)),
+            horizons=chosen.horizons,
+            min_cell=chosen.min_cell,
+            score_bins=chosen.score_bins,
+            fine=chosen.fine_evaluation_tables,
+        )
+    )
+
+
+def dropped_note(study: Study, table: ScoreTable) -> str:
+    """Which horizons the table could not keep apart, and why; '' for none."""
+    if not table.dropped:
+        return ""
+    times = ", ".join(f"{time:g}" for time in table.dropped)
+    return f"no AUC at {times}: too few patients leave before or after for cells of {study.evaluation.min_cell}"
 
 
 def _auc_value(counts: FloatArray, grid: TimeGrid, horizon: float) -> FloatArray:

@@ -9,16 +9,16 @@ import numpy as np
 
 from ctfed.federation.algorithm import Algorithm, beside, gather
 from ctfed.federation.arrays import FloatArray
-from ctfed.federation.census import MISSING
 from ctfed.federation.errors import CtfedError
 from ctfed.federation.view import View
 from ctfed.statistics.baseline import Baseline, merged_grid, pooled_baseline
 from ctfed.statistics.cox import CoxFit, ElasticNet, Settings, fit_cox, robust_covariance
 from ctfed.statistics.describe import Counts, Fitted
-from ctfed.statistics.impute import Imputed, impute
+from ctfed.statistics.impute import Imputed
 from ctfed.statistics.standardise import Standardise, Standardised, standardise
 from ctfed.statistics.timegrid import TimeGrid
 from ctfed.study import Study
+from server.clinical import impute_variables
 from server.evaluation import Evaluated, evaluate
 from server.rare import rare_features
 from server.tuning import Tuned, tune
@@ -123,19 +123,7 @@ def _prepare(study: Study, whole: View, left_out: Mapping[str, str]) -> Algorith
     view = replace(whole, columns=tuple(feature for feature in whole.columns if feature.name not in left_out))
     if not view.columns:
         raise CtfedError(f"no feature is left for the model: {'; '.join(left_out.values())}")
-    chosen = {name: study.variables[name] for name in view.names}
-    imputed = yield from impute(
-        view,
-        methods={name: variable.impute for name, variable in chosen.items()},
-        ranges={name: variable.range for name, variable in chosen.items()},
-        levels={name: variable.possible_levels for name, variable in chosen.items() if variable.impute == "mode"},
-        indicators=[
-            name
-            for name, variable in chosen.items()
-            if variable.missing_indicator and f"{name}{MISSING}" not in left_out
-        ],
-        minimum=study.evaluation.min_cell,
-    )
+    imputed = yield from impute_variables(study, view, left_out)
     if not study.single.standardise:
         return Prepared(imputed.view, imputed, None, tuple(left_out.values()))
     standardised = yield from standardise(imputed.view)

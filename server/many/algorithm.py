@@ -13,7 +13,6 @@ from ctfed.federation.errors import CtfedError
 from ctfed.federation.view import RowFilter, View
 from ctfed.statistics.agree import Classified, YoudenCuts, agreement, youden_cuts
 from ctfed.statistics.cox import CoxFit, fit_cox
-from ctfed.statistics.d_calibrate import DECILES
 from ctfed.statistics.describe import Counts
 from ctfed.statistics.ensemble import fit_ensemble, members_of
 from ctfed.statistics.explain import Explanation, explain
@@ -23,7 +22,7 @@ from ctfed.statistics.table_one import TableOne
 from ctfed.study import Study
 from server.many.describe import characteristics
 from server.many.designs import Design, design, variants_of
-from server.many.evaluation import Evaluated, evaluate
+from server.many.evaluation import Evaluated, evaluate, score_bins
 from server.many.features import Harmonization, Variant, prepare_groups, rare_in
 from server.many.search import Found, search
 
@@ -189,9 +188,7 @@ def _consensus(study: Study, evaluated: Sequence[Evaluated]) -> Algorithm[tuple[
             members_of(everybody, len(chosen)),
             [len(chosen)],
             minimum=study.evaluation.min_cell,
-            score_bins=max(
-                2, min(DECILES, int(whole.predictions.followed.patients // (4 * study.evaluation.min_cell)))
-            ),
+            score_bins=score_bins(study, whole.predictions.followed.patients),
         )
     except CtfedError as error:
         return None, f"no consensus: {error}"

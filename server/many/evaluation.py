@@ -26,7 +26,6 @@ from ctfed.statistics.discriminate import (
     auc_value,
     bootstrap_draws,
     cumulative_dynamic_auc,
-    evaluation_table,
     harrell_concordance,
     harrell_value,
     percentile_limits,
@@ -39,6 +38,7 @@ from ctfed.statistics.scores import ThresholdGroup, score_medians
 from ctfed.statistics.select import Select
 from ctfed.statistics.timegrid import TimeGrid
 from ctfed.study import Study
+from server.evaluation import dropped_note, study_table
 
 DECISION_STEPS = 9  # threshold probabilities of a decision curve, at most
 PATIENTS_PER_STEP = 6  # in cells: thresholds of scores are counted, and a site allows one for about three patients
@@ -141,16 +141,8 @@ def evaluate(study: Study, names: Sequence[str], train: View) -> Algorithm[Evalu
 
 def _pooled(study: Study, test: View) -> Algorithm[tuple[Pooled | None, str]]:
     chosen = study.evaluation
-    grid = TimeGrid.regular(chosen.time_bin, max(*chosen.horizons, study.grid.end))
     try:
-        table = yield from evaluation_table(
-            test,
-            grid,
-            horizons=chosen.horizons,
-            min_cell=chosen.min_cell,
-            score_bins=chosen.score_bins,
-            fine=chosen.fine_evaluation_tables,
-        )
+        table = yield from study_table(study, test)
     except CtfedError as error:  # the other statistics stand without this one
         return None, f"no pooled C and no AUC: {error}"
     kept = [horizon for horizon in chosen.horizons if horizon not in table.dropped]
@@ -164,9 +156,7 @@ def _pooled(study: Study, test: View) -> Algorithm[tuple[Pooled | None, str]]:
     c = harrell_concordance(table.counts)
     uno = uno_concordance(table.counts, table.grid, last) if kept else c
     auc = {horizon: cumulative_dynamic_auc(table.counts, table.grid, horizon) for horizon in kept}
-    times = ", ".join(f"{time:g}" for time in table.dropped)
-    note = f"no AUC at {times}: too few patients leave before or after for cells of {chosen.min_cell}" if times else ""
-    return Pooled(table, c, uno, auc, limits, p), note
+    return Pooled(table, c, uno, auc, limits, p), dropped_note(study, table)
 
 
 def _two_sided(values: FloatArray) -> FloatArray:
@@ -227,12 +217,11 @@ def _predictions(
         for h, time in enumerate(followed.times)
         if thresholds
     ]
-    ends = _hazard_grid(study)
-    deciles = hazards_at(baselines, ends.edges)
+    everywhere = hazards_at(baselines, grid.edges)
     errors, recalibration, uniform, curve, decisions = yield from beside(
         risk_errors(test, followed, hazard),
         recalibrate(test, followed, hazard),
-        d_calibration(test, ends, deciles, bins=max(2, min(DECILES, int(followed.patients // (4 * chosen.min_cell))))),
+        d_calibration(test, grid, everywhere, bins=score_bins(study, followed.patients)),
         _curve(test, table, hazard, followed),
         gather(*jobs),
     )
@@ -240,8 +229,9 @@ def _predictions(
     return Predictions(baselines, hazard, followed, errors, recalibration, uniform, curve, by_time), ""
 
 
-def _hazard_grid(study: Study) -> TimeGrid:
-    return TimeGrid.regular(study.grid.width, study.grid.end)
+def score_bins(study: Study, patients: float) -> int:
+    """Into how many bins of a score so many patients are counted, where deciles are wished for."""
+    return max(2, min(DECILES, int(patients // (4 * study.evaluation.min_cell))))
 
 
 def _curve(

@@ -9,14 +9,14 @@ import numpy as np
 
 from ctfed.federation.algorithm import Algorithm, gather
 from ctfed.federation.arrays import frozen
-from ctfed.federation.census import MISSING
 from ctfed.federation.view import RowFilter, Rows, View
 from ctfed.statistics.combat import CombatOptions, Harmonized, combat, restandardise
 from ctfed.statistics.describe import moments
-from ctfed.statistics.impute import Impute, impute
+from ctfed.statistics.impute import Impute
 from ctfed.statistics.project import RandomProjection, project_together
-from ctfed.statistics.standardise import CONSTANT, Standardise, require_values, standardise
+from ctfed.statistics.standardise import require_values, standardise, standardise_by
 from ctfed.study import Study
+from server.clinical import impute_variables
 from server.rare import rare_features
 
 TRAINING = Rows()
@@ -143,16 +143,7 @@ def _prepare(study: Study, variant: Variant, rows: Rows, rare: Mapping[str, str]
 
 
 def _clinical(study: Study, view: View, rare: Mapping[str, str]) -> Algorithm[PreparedGroup]:
-    chosen = {name: study.variables[name] for name in view.names}
-    indicators = [name for name, variable in chosen.items() if variable.missing_indicator]
-    imputed = yield from impute(
-        view,
-        methods={name: variable.impute for name, variable in chosen.items()},
-        ranges={name: variable.range for name, variable in chosen.items()},
-        levels={name: variable.possible_levels for name, variable in chosen.items() if variable.impute == "mode"},
-        indicators=[name for name in indicators if f"{name}{MISSING}" not in rare],
-        minimum=study.evaluation.min_cell,
-    )
+    imputed = yield from impute_variables(study, view, rare)
     standardised = yield from standardise(imputed.view)
     warnings = (*rare.values(), *imputed.warnings, *standardised.warnings)
     return PreparedGroup(standardised.view, (), (), warnings)
@@ -163,20 +154,11 @@ def _measured(study: Study, variant: Variant, view: View) -> Algorithm[PreparedG
     found = yield from moments(view)
     require_values(found.names, found.count)
     # Imputing the mean leaves mean and sum of squares as they are.
-    sd = np.sqrt(found.squares / found.patients)
-    constant = sd <= CONSTANT * np.abs(found.mean)
-    flat = tuple(np.array(found.names)[sd <= study.selection.near_zero * np.abs(found.mean)].tolist())
-    steps = (
-        Impute(found.names, frozen(found.mean)),
-        Standardise(
-            found.names,
-            frozen(found.mean),
-            frozen(np.where(constant, 1.0, sd)),
-            tuple(np.array(found.names)[constant].tolist()),
-        ),
-    )
+    complete = replace(found, count=np.full(view.width, float(found.patients)))
+    flat = complete.sd() <= study.selection.near_zero * np.abs(found.mean)
+    standardised = standardise_by(view.then(Impute(found.names, frozen(found.mean))), complete)
     # Each step stands on a view that sites know by then, so that thousands of names travel once.
-    prepared, warnings = View.joined([view.then(*steps)]), _missing(variant, found.missing / found.patients)
+    prepared, warnings = View.joined([standardised.view]), _missing(variant, found.missing / found.patients)
     done: Harmonization | None = None
     if variant.combat:
         chosen = study.harmonization
@@ -191,7 +173,7 @@ def _measured(study: Study, variant: Variant, view: View) -> Algorithm[PreparedG
         restandardised = yield from restandardise(harmonized)
         prepared, warnings = View.joined([restandardised.view]), (*warnings, *harmonized.warnings)
         done = _done(harmonized)
-    return PreparedGroup(prepared, flat, (), warnings, done)
+    return PreparedGroup(prepared, tuple(np.array(found.names)[flat].tolist()), (), warnings, done)
 
 
 def _done(harmonized: Harmonized) -> Harmonization:
