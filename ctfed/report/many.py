@@ -5,7 +5,6 @@ It is made from the results mapping that ``server.many.results`` describes; any 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 
 from ctfed.report import wording as say
 from ctfed.report.components import Block, Definitions, Headline, Page, Section, Verdict
-from ctfed.report.exports import json_text, write_text
 from ctfed.report.many_evaluation import (
     best_of_tables,
     calibration_blocks,
@@ -32,14 +30,12 @@ from ctfed.report.many_models import (
 )
 from ctfed.report.many_patients import patient_blocks
 from ctfed.report.many_tables import consensus_blocks, note_blocks, table_blocks
-from ctfed.report.page import render_page
-from ctfed.report.pooled import PAGE, RESULTS
+from ctfed.report.pooled import Tables, write_report
 from ctfed.report.pooled_study import RUNNERS, masking_blocks, not_finite_blocks, sites_blocks
 from ctfed.report.pooled_traffic import provenance_blocks, rounds_blocks
-from ctfed.report.reader import Reader, to_plain
+from ctfed.report.reader import Reader
 
 SectionBuilder = Callable[[Reader], tuple[Block, ...]]
-Tables = Callable[[Reader], Mapping[str, str]]
 
 SECTIONS: tuple[tuple[str, str, SectionBuilder], ...] = (
     ("sites", "Who took part", sites_blocks),
@@ -76,17 +72,7 @@ def write_many_report(results: Mapping[str, Any], folder: Path, tables: Tables) 
         MalformedResults: a value has another type than its place; nothing is written then.
         OSError: ``folder`` cannot be written.
     """
-    plain, not_finite = to_plain(results)
-    reader = Reader(plain)
-    text = json_text(plain)
-    files = {RESULTS: text, **tables(reader)}
-    digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
-    page = render_page(many_page(reader, not_finite, (*files,), digest))
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        write_text(folder / name, content)
-    write_text(folder / PAGE, page)
-    return folder / PAGE
+    return write_report(results, folder, tables, many_page)
 
 
 def many_page(results: Reader, not_finite: tuple[str, ...], files: tuple[str, ...], digest: str) -> Page:

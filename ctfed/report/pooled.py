@@ -45,6 +45,8 @@ PAGE = "report.html"
 RESULTS = "results.json"
 
 SectionBuilder = Callable[[Reader], tuple[Block, ...]]
+Tables = Callable[[Reader], Mapping[str, str]]
+PageBuilder = Callable[[Reader, tuple[str, ...], tuple[str, ...], str], Page]
 
 SECTIONS: tuple[tuple[str, str, SectionBuilder], ...] = (
     ("sites", "Who took part", sites_blocks),
@@ -72,12 +74,22 @@ def write_pooled_report(results: Mapping[str, Any], folder: Path) -> Path:
         MalformedResults: a value has another type than its place; nothing is written then.
         OSError: ``folder`` cannot be written.
     """
+    return write_report(results, folder, csv_tables, pooled_page)
+
+
+def write_report(results: Mapping[str, Any], folder: Path, tables: Tables, page_of: PageBuilder) -> Path:
+    """Write results.json, the CSV files that ``tables`` makes of the plain results, and last the page; its path.
+
+    Raises:
+        MalformedResults: a value has another type than its place; nothing is written then.
+        OSError: ``folder`` cannot be written.
+    """
     plain, not_finite = to_plain(results)
     reader = Reader(plain)
     text = json_text(plain)
-    files = {RESULTS: text, **csv_tables(reader)}
+    files = {RESULTS: text, **tables(reader)}
     digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
-    page = render_page(pooled_page(reader, not_finite, (*files,), digest))
+    page = render_page(page_of(reader, not_finite, (*files,), digest))
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         write_text(folder / name, content)
