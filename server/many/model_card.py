@@ -39,10 +39,13 @@ def write_model_card(folder: Path) -> Path:
 def model_card(results: Reader, digest: str) -> str:
     """The card as Markdown; ``digest`` is the SHA-256 of results.json. What the results do not hold is a dash."""
     study = results.section("study")
-    parts = (_models, _use, _data, _preparation, _evaluation, _limitations, lambda read: _provenance(read, digest))
+    parts = (
+        *(part(results) for part in (_models, _use, _data, _preparation, _evaluation, _limitations)),
+        _provenance(results, digest),
+    )
     lines = [f"# Model card: {_plain(study.text('title') or study.text('name'))}"]
     for title, part in zip(SECTIONS, parts, strict=True):
-        lines += ["", f"## {title}", "", *part(results)]
+        lines += ["", f"## {title}", "", *part]
     return "\n".join(lines) + "\n"
 
 
