@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 FUZZ := $(VENV)/.fuzz
 INPUTS ?= 1000000
 
-.PHONY: setup demo test verify fuzz lint format clean
+.PHONY: setup demo test verify fuzz lint format lock clean
 
 setup: $(READY)
 
@@ -40,6 +40,10 @@ fuzz: $(FUZZ)
 $(FUZZ): $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[fuzz]"
 	touch $(FUZZ)
+
+# The hash-checked locks of the images, after a change of pyproject.toml or constraints.txt.
+lock: setup
+	sh locks/make_locks.sh
 
 format: setup
 	$(BIN)/ruff format .

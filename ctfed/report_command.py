@@ -1,4 +1,4 @@
-"""`ctfed report`: a site's own validation report of a run, and the comparison of two runs."""
+"""`ctfed report`: a site's own validation report of a run; several centres' released reports, or two runs, compared."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add the command to the command line."""
     report = commands.add_parser(
         "report",
-        help="how a run's model does on this centre's own patients; or two runs beside each other",
+        help="how a run's model does on this centre's own patients; or centres, or two runs, beside each other",
         description="Write this centre's validation report, as pages, JSON, PDF and figures: OUT/local for its own "
-        "eyes, OUT/egress with aggregates alone. With --compare: two runs beside each other.",
+        "eyes, OUT/egress with aggregates alone. With --compare: two runs beside each other. With --centres: what "
+        "centres have released (egress/report.json of each), pooled with random effects.",
     )
     report.add_argument("--site", type=Path, help="the site's YAML file")
     report.add_argument("--results", type=Path, help="results.json of the run, with model.json beside it")
@@ -40,6 +41,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     report.add_argument("--minimum", type=int, help="fewest patients of what leaves (default: 10, or the study's)")
     report.add_argument("--no-pdf", action="store_true", help="write no PDF")
     report.add_argument("--compare", type=Path, nargs=2, metavar=("A", "B"), help="results.json of two runs")
+    report.add_argument(
+        "--centres", type=Path, nargs="+", metavar="REPORT", help="egress/report.json of three centres or more"
+    )
     report.add_argument("--out", type=Path, required=True, help="folder for the report")
     report.set_defaults(command=command)
 
@@ -52,8 +56,10 @@ def command(options: argparse.Namespace) -> int:
     """
     if options.compare is not None:
         return _compare(options)
+    if options.centres is not None:
+        return _centres(options)
     if options.site is None or options.results is None:
-        raise CtfedError("ctfed report: found no --site or no --results, expected both, or --compare with two runs")
+        raise CtfedError("ctfed report: found no --site or no --results, expected both, --compare or --centres")
     return _report(options)
 
 
@@ -207,4 +213,17 @@ def _compare(options: argparse.Namespace) -> int:
     if names[0] == names[1]:
         names = ("first run", "second run")
     print(write_comparison((names[0], first), (names[1], second), options.out))
+    return 0
+
+
+def _centres(options: argparse.Namespace) -> int:
+    from ctfed.report.centres import centres_content, read_released
+    from ctfed.report.centres_page import write_centres
+
+    released = read_released(options.centres)
+    content = centres_content(released, datetime.now(UTC).isoformat(timespec="seconds"))
+    try:
+        print(write_centres(content, options.out)[0])
+    except OSError as error:
+        raise CtfedError(f"{options.out} cannot be written: {error.strerror}") from error
     return 0

@@ -62,8 +62,9 @@ def effect_plot(
         axes = drawn.figure.subplots()
         low, high = _limits(series, reference, ratio)
         axes.axvline(reference, color=palette.MUTED.light, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        shared = len(labels) < sum(len(group.effects) for group in series)
         for index, group in enumerate(series):
-            offset = 0.0 if len(series) == 1 else (index / (len(series) - 1) - 0.5) * 0.42
+            offset = (index / (len(series) - 1) - 0.5) * 0.42 if shared else 0.0
             _draw_series(axes, index, group, [labels.index(e.label) + offset for e in group.effects], (low, high))
         axes.set_yticks(range(len(labels)), written)
         axes.set_ylim(len(labels) - 0.4, -0.6)

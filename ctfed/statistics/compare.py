@@ -134,6 +134,7 @@ def random_effects(
     *,
     method: str = "reml",
     knapp_hartung: bool = True,
+    at_least_normal: bool = False,
     level: float = 0.95,
 ) -> RandomEffects:
     """Pool results that sites have released.
@@ -144,6 +145,9 @@ def random_effects(
         method: 'reml', 'dersimonian-laird' or 'paule-mandel'.
         knapp_hartung: standard error from the residuals, interval from Student's t with k - 1 degrees of freedom;
             otherwise 1 / sqrt(sum of weights) and the normal distribution.
+        at_least_normal: that standard error is never below 1 / sqrt(sum of weights), as it is by chance where sites
+            agree better than their errors let expect (the 'ad hoc' correction of Jackson et al. 2017,
+            doi:10.1002/sim.7411; metafor's test="adhoc").
         level: of the intervals. The prediction interval uses t with k - 2 degrees of freedom.
 
     Raises:
@@ -165,7 +169,8 @@ def random_effects(
     tail = (1 - level) / 2
     reach = float(norm.isf(tail))
     if knapp_hartung:
-        error *= float(np.sqrt((w * (y - estimate) ** 2).sum() / (k - 1)))
+        scale = float(np.sqrt((w * (y - estimate) ** 2).sum() / (k - 1)))
+        error *= max(scale, 1.0) if at_least_normal else scale
         reach = float(t.isf(tail, k - 1))
     ahead = float(t.isf(tail, k - 2)) * float(np.sqrt(tau2 + error**2)) if k > 2 else float("nan")
     return RandomEffects(

@@ -173,17 +173,21 @@ def _groups(study: Study, train: View, test: View) -> Algorithm[tuple[Groups | N
         curves, logrank = yield from group_curves(test, grid, thresholds, minimum=minimum)
     except CtfedError as error:
         return None, f"no curves by risk group: {error}"
-    ratios = yield from gather(*[_ratio(test, k, float(cut)) for k, cut in enumerate(thresholds)])
-    return Groups(thresholds, curves, logrank, tuple(ratios)), ""
+    found = yield from gather(*[_ratio(test, k, float(cut)) for k, cut in enumerate(thresholds)])
+    lacking = "; ".join(f"{name}: {reason}" for name, (_, reason) in zip(test.names, found, strict=True) if reason)
+    note = f"no hazard ratio between the risk groups of {lacking}" if lacking else ""
+    return Groups(thresholds, curves, logrank, tuple(fit for fit, _ in found)), note
 
 
-def _ratio(test: View, index: int, threshold: float) -> Algorithm[CoxFit | None]:
-    """The Cox model of one score's high-risk indicator; None where nobody, or everybody, is at high risk."""
+def _ratio(test: View, index: int, threshold: float) -> Algorithm[tuple[CoxFit | None, str]]:
+    """The Cox model of one score's high-risk indicator, or the reason why there is none."""
     try:
         fit = yield from fit_cox(test.then(Select((test.names[index],)), ThresholdGroup(frozen([threshold]))))
-    except CtfedError:
-        return None
-    return fit if fit.covariance is not None else None
+    except CtfedError as error:
+        return None, str(error)
+    if fit.covariance is None:
+        return None, "nobody, or everybody, is at high risk"
+    return fit, ""
 
 
 def _baselines(study: Study, train: View) -> Algorithm[tuple[Baseline, ...]]:
