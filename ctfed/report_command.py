@@ -66,7 +66,7 @@ def command(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from ctfed.model_file import FILE, read_model
     from ctfed.report.site_content import site_content
-    from ctfed.report.site_files import write_site_report
+    from ctfed.report.site_files import EGRESS, LOCAL, write_site_report
     from ctfed.report.site_pdf import NO_PRINTER, pdf_printer
     from ctfed.report.site_rows import SiteRows
 
@@ -89,10 +89,10 @@ def _report(options: argparse.Namespace) -> int:
         written = write_site_report(content, options.out, printer)
     except OSError as error:
         raise CtfedError(f"{options.out} cannot be written: {error.strerror}") from error
-    seen = content["flow"]["evaluated"]
-    print(f"{chosen.cohort.site}: {content['verdict']['label']}; {seen['patients']} {seen['split']} patients evaluated")
-    print(f"for this site's eyes: {written.local}")
-    print(f"may leave with the check of outputs: {written.egress.parent}")
+    # Some platforms show what a job prints: no path and no number of this site is in it.
+    print(f"{chosen.cohort.site}: the report is written into the folder of --out")
+    print(f"for this site's eyes: {LOCAL}/{written.local.name}")
+    print(f"may leave with the check of outputs: {EGRESS}")
     if printer is None and not options.no_pdf:
         print(NO_PRINTER)
     return 0
@@ -119,7 +119,16 @@ def _facts(options: argparse.Namespace, chosen: Chosen, results: Mapping[str, An
         minimum=minimum,
         model="" if chosen.study.model is not None or options.model is None else options.model.stem,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
+        others=_others(options, chosen.study),
     )
+
+
+def _others(options: argparse.Namespace, study: Study) -> Any:
+    """The models that a study of many left beside its results."""
+    from ctfed.report.site_models import ModelFolder
+
+    folder = options.results.parent / "models"
+    return ModelFolder(folder if study.model is None and folder.is_dir() else None, study.sha256)
 
 
 def _ledger(options: argparse.Namespace, chosen: Chosen) -> Path | None:

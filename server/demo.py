@@ -11,12 +11,18 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+from ctfed.report.exports import csv_tables
+from ctfed.report.pooled import PAGE, RESULTS
+from ctfed.report.pooled_traffic import CARD, MODEL
+from ctfed.report.reader import Reader
 from server.commands import DEMO, EXAMPLES
 
 Tell = Callable[[str], None]
 
 PHANTOM_STUDY = EXAMPLES / "studies" / "phantom.yaml"
 SITES, PATIENTS, MATRIX, SEED = 3, 48, 64, 0
+WRITTEN = (PAGE, RESULTS, *csv_tables(Reader({})), MODEL, CARD)  # totals, and what was computed from them
+STAYS = ("journal", "sites")
 LIBRARIES = ("SimpleITK", "pydicom", "highdicom", "radiomics", "pyarrow", "contourpy")
 
 
@@ -30,13 +36,30 @@ def demo(out: Path, *, imaging: bool = True, tell: Tell = print) -> None:
 
     tell("1. The NCCTG lung-cancer trial as a federation of its institutions")
     simulate(EXAMPLES / "studies" / DEMO, [EXAMPLES / "sites" / DEMO], out, tell=tell)
-    if not imaging:
-        return
-    if lacking := [name for name in LIBRARIES if find_spec(name) is None]:
+    lacking = [name for name in LIBRARIES if find_spec(name) is None]
+    if imaging and lacking:
         tell(f"2. left out: phantom CTs need ctfed[imaging] ({', '.join(lacking)} not installed)")
-        return
-    tell(f"2. SYNTHETIC chest CTs: {PATIENTS} patients at {SITES} sites, from DICOM to a federated model")
-    phantoms(out / "phantoms", tell)
+    elif imaging:
+        tell(f"2. SYNTHETIC chest CTs: {PATIENTS} patients at {SITES} sites, from DICOM to a federated model")
+        phantoms(out / "phantoms", tell)
+    for line in handing_on(out):
+        tell(line)
+
+
+def handing_on(out: Path) -> list[str]:
+    """What of the demonstration's folder holds totals only and may be handed on, and what stays; as in the reports."""
+    runs = [folder for folder in (out, out / "phantoms" / "study") if (folder / PAGE).is_file()]
+    lines = ["What may be handed on (totals over all sites, no row of a patient):"]
+    for folder in runs:
+        names = [name for name in WRITTEN if (folder / name).is_file()]
+        lines.append(f"  {folder}: {', '.join(names)}")
+    lines.append("What stays where it is:")
+    for folder in runs:
+        kept = [f"{folder / name}/" for name in STAYS if (folder / name).is_dir()]
+        lines.append(f"  {', '.join(kept)}: every round's totals; each site's keys and ledger")
+    if (scans := out / "phantoms" / "sites").is_dir():
+        lines.append(f"  {scans}/: scans, masks and tables of patients (synthetic here)")
+    return lines
 
 
 def phantoms(out: Path, tell: Tell = print) -> None:

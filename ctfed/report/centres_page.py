@@ -10,6 +10,7 @@ from typing import Any
 from ctfed.report import wording as say
 from ctfed.report.components import Block, Chart, Column, Headline, Notice, Page, Prose, Section, Table, Verdict
 from ctfed.report.drawing import keeping_pictures
+from ctfed.report.drawing_values import svg_file
 from ctfed.report.exports import csv_text, json_text, write_text
 from ctfed.report.figures_effects import Effect, Series, effect_plot
 from ctfed.report.page import render_page
@@ -31,7 +32,7 @@ LIMITS = (
 
 
 def write_centres(content: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
-    """Write centres.html, centres.json, centres.csv and each figure as PNG (300 dpi) and SVG; return their paths.
+    """Write centres.html, centres.json, centres.csv and each figure as PNG (300 dpi), SVG and PDF; return their paths.
 
     Args:
         content: of ``centres.centres_content``.
@@ -44,7 +45,8 @@ def write_centres(content: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
     text = json_text(content)
     write_text(folder / JSON, text)
     pictures: dict[str, bytes] = {}
-    with keeping_pictures(pictures):
+    vector: dict[str, bytes] = {}
+    with keeping_pictures(pictures, vector):
         page = centres_page(json.loads(text))
     write_text(folder / PAGE, render_page(page))
     write_text(folder / CSV, _csv(Reader(content)))
@@ -52,8 +54,9 @@ def write_centres(content: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
     written = [folder / PAGE, folder / JSON, folder / CSV]
     for (key, picture), chart in zip(pictures.items(), charts, strict=True):
         (folder / f"{key}.png").write_bytes(picture)
-        write_text(folder / f"{key}.svg", f'<?xml version="1.0" encoding="UTF-8"?>\n{chart.svg}\n')
-        written += [folder / f"{key}.png", folder / f"{key}.svg"]
+        (folder / f"{key}.pdf").write_bytes(vector[key])
+        write_text(folder / f"{key}.svg", svg_file(chart.svg))
+        written += [folder / f"{key}.{kind}" for kind in ("png", "svg", "pdf")]
     return tuple(written)
 
 

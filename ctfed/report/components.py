@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from markupsafe import Markup
 
+LOOKED_UP = 3  # rows; a shorter table is read at a glance
 Level = Literal["plain", "good", "note", "warning", "danger"]
 
 
@@ -83,8 +84,10 @@ class Table:
         columns: one Column for each cell of a row; the first is the row's heading.
         rows: cells as they are printed.
         note: what a reader needs beside it.
-        folded: shown only on request, as a table of more than a screen should be.
-        sortable: a click on a heading sorts the rows, where scripts are on.
+        folded: shown only on request, as a table of more than a screen should be; also sortable, if it has more than
+            three rows, for who unfolds a table looks for something.
+        sortable: a click on a heading sorts the rows, where scripts are on; a table of more than ten rows then also
+            has a field that filters them.
 
     Raises:
         ValueError: a row has another number of cells than there are columns.
@@ -97,6 +100,11 @@ class Table:
     note: str = ""
     folded: bool = False
     sortable: bool = False
+
+    @property
+    def live(self) -> bool:
+        """Whether its rows can be sorted and filtered."""
+        return len(self.rows) > 1 and (self.sortable or (self.folded and len(self.rows) > LOOKED_UP))
 
     def __post_init__(self) -> None:
         for index, row in enumerate(self.rows):
@@ -118,6 +126,11 @@ class Chart:
     svg: Markup
     caption: str
     data: Table
+
+    @property
+    def unfolding(self) -> Table:
+        """The data as they stand under the figure: shown on request."""
+        return replace(self.data, folded=True)
 
 
 @dataclass(frozen=True)
@@ -159,10 +172,11 @@ class Page:
     footer: tuple[str, ...] = ()
 
     @property
-    def sortable(self) -> bool:
+    def live(self) -> bool:
         """Whether a table can be sorted: then, and only then, the page has a script."""
         blocks = (*self.head, *(block for section in self.sections for block in section.blocks))
-        return any(isinstance(block, Table) and block.sortable for block in blocks)
+        tables = (block.unfolding if isinstance(block, Chart) else block for block in blocks)
+        return any(isinstance(table, Table) and table.live for table in tables)
 
 
 def not_shown(sentence: str) -> Notice:

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ctfed.report import palette
+from ctfed.report.drawing_values import Value, value_elements, values_of
 
 WIDTH = 5.6  # inches; text of 10 points stays readable when the figure is shown 350 pixels wide on a phone
 SVG = "http://www.w3.org/2000/svg"
@@ -31,6 +32,7 @@ _STYLE: dict[str, Any] = {
     # that browsers put in its place, so what does not overlap here does not overlap there.
     "font.sans-serif": ["DejaVu Sans"],
     "svg.fonttype": "none",
+    "pdf.fonttype": 42,  # TrueType: journals refuse matplotlib's Type 3
     "text.parse_math": False,  # a feature may have a dollar sign in its name
     "font.size": 10.0,
     "axes.labelsize": 10.0,
@@ -61,13 +63,20 @@ _STYLE: dict[str, Any] = {
 
 PAPER_DPI = 300
 
-_kept: ContextVar[dict[str, bytes] | None] = ContextVar("kept", default=None)
+
+Files = dict[str, bytes]
+_kept: ContextVar[tuple[Files, Files | None] | None] = ContextVar("kept", default=None)
 
 
 @contextmanager
-def keeping_pictures(pictures: dict[str, bytes]) -> Iterator[None]:
-    """Inside the block every figure also leaves a PNG for paper (300 dpi, white ground) under its key."""
-    token = _kept.set(pictures)
+def keeping_pictures(pictures: Files, vector: Files | None = None) -> Iterator[None]:
+    """Inside the block every figure also leaves files for a paper under its key.
+
+    Args:
+        pictures: receives a PNG of each figure: 300 dpi, white ground.
+        vector: receives a PDF of each figure, with its fonts in it; None makes no PDF.
+    """
+    token = _kept.set((pictures, vector))
     try:
         yield
     finally:
@@ -93,13 +102,13 @@ def canvas(key: str, height: float, title: str, alt: str) -> Iterator[Canvas]:
     with matplotlib.style.context(["default", {**_STYLE, "svg.hashsalt": key}]):
         drawn = Canvas(Figure(figsize=(WIDTH, height), layout="constrained"))
         yield drawn
+        _keep_labels_inside(drawn.figure)
+        values = values_of(drawn.figure)
         buffer = io.StringIO()
         drawn.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-        if (pictures := _kept.get()) is not None:
-            pixels = io.BytesIO()
-            drawn.figure.savefig(pixels, format="png", dpi=PAPER_DPI, facecolor="white", metadata={"Software": None})
-            pictures[key] = pixels.getvalue()
-    drawn.svg = _inline(buffer.getvalue(), key, label_text(title), label_text(alt))
+        if (kept := _kept.get()) is not None:
+            _keep(drawn.figure, key, label_text(title), label_text(alt), *kept)
+    drawn.svg = _inline(buffer.getvalue(), key, label_text(title), label_text(alt), values)
 
 
 class Canvas:
@@ -110,7 +119,32 @@ class Canvas:
         self.svg = Markup("")
 
 
-def _inline(source: str, key: str, title: str, alt: str) -> Markup:
+def _keep(figure: Any, key: str, title: str, alt: str, pictures: Files, vector: Files | None) -> None:
+    pixels, drawing = io.BytesIO(), io.BytesIO()
+    words = {"Software": None, "Title": title, "Description": alt}
+    figure.savefig(pixels, format="png", dpi=PAPER_DPI, facecolor="white", metadata=words)
+    pictures[key] = pixels.getvalue()
+    if vector is not None:
+        words = {"Title": title, "Subject": alt, "Creator": None, "Producer": None, "CreationDate": None}
+        figure.savefig(drawing, format="pdf", metadata=words)
+        vector[key] = drawing.getvalue()
+
+
+def _keep_labels_inside(figure: Any) -> None:
+    """Break the label of an axis that is longer than the figure into two lines; the layout does not look at that."""
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        label = axes.xaxis.label
+        box = label.get_window_extent()
+        if "\n" not in label.get_text() and (box.x0 < 0 or box.x1 > figure.bbox.width):
+            words = label.get_text().split(" ")
+            breaks = range(1, len(words))
+            halves = [(" ".join(words[:k]), " ".join(words[k:])) for k in breaks]
+            if halves:
+                label.set_text("\n".join(min(halves, key=lambda pair: max(map(len, pair)))))
+
+
+def _inline(source: str, key: str, title: str, alt: str, values: Sequence[Value]) -> Markup:
     """Matplotlib's SVG document as an element of a page: named for a screen reader, its ids unique to it."""
     root = ElementTree.fromstring(source)
     for parent in list(root.iter()):
@@ -149,6 +183,8 @@ def _inline(source: str, key: str, title: str, alt: str) -> Markup:
         element = ElementTree.Element(tag, {"id": f"{key}-{tag}"})
         element.text = text
         root.insert(place, element)
+    if values:
+        root.append(value_elements(values))
     # Markup is right here and only here: ElementTree has just escaped every text and attribute.
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 

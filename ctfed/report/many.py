@@ -32,7 +32,7 @@ from ctfed.report.many_patients import patient_blocks
 from ctfed.report.many_tables import consensus_blocks, note_blocks, table_blocks
 from ctfed.report.pooled import Tables, write_report
 from ctfed.report.pooled_study import RUNNERS, masking_blocks, not_finite_blocks, sites_blocks
-from ctfed.report.pooled_traffic import provenance_blocks, rounds_blocks
+from ctfed.report.pooled_traffic import MODELS, provenance_blocks, rounds_blocks, sharing_blocks
 from ctfed.report.reader import Reader
 
 SectionBuilder = Callable[[Reader], tuple[Block, ...]]
@@ -84,7 +84,7 @@ def many_page(results: Reader, not_finite: tuple[str, ...], files: tuple[str, ..
     return Page(
         title=study.text("title") or study.text("name") or "Untitled study",
         subtitle="Pooled report of a federated study of many models",
-        head=_head(results, not_finite),
+        head=(*_head(results, not_finite), *sharing_blocks(files, MODELS)),
         sections=tuple(sections),
         footer=("Research software. Not a medical device; not for decisions about a patient.",),
     )

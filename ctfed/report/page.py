@@ -40,6 +40,12 @@ def _source(environment: Environment, name: str) -> str:
     return source
 
 
-def render_page(page: Page) -> str:
-    """The page as HTML text; the same page gives the same text."""
-    return _environment().get_template("page.html.j2").render(page=page)
+def render_page(page: Page, scripts: bool = True) -> str:
+    """The page as HTML text; the same page gives the same text.
+
+    Args:
+        page: its components.
+        scripts: whether tables may be sorted and filtered; without, the page holds no script at all, which an
+            output checker need not read then.
+    """
+    return _environment().get_template("page.html.j2").render(page=page, scripts=scripts and page.live)

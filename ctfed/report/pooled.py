@@ -38,7 +38,7 @@ from ctfed.report.page import render_page
 from ctfed.report.pooled_evaluation import curves_blocks, discrimination_blocks
 from ctfed.report.pooled_model import baseline_blocks, model_blocks, tuning_blocks
 from ctfed.report.pooled_study import cohort_blocks, head_blocks, sites_blocks
-from ctfed.report.pooled_traffic import provenance_blocks, rounds_blocks
+from ctfed.report.pooled_traffic import MODEL, provenance_blocks, rounds_blocks, sharing_blocks
 from ctfed.report.reader import Reader, to_plain
 
 PAGE = "report.html"
@@ -112,7 +112,7 @@ def pooled_page(results: Reader, not_finite: tuple[str, ...], files: tuple[str, 
     return Page(
         title=study.text("title") or study.text("name") or "Untitled study",
         subtitle="Pooled report of a federated analysis",
-        head=head_blocks(results, not_finite),
+        head=(*head_blocks(results, not_finite), *sharing_blocks(files, MODEL)),
         sections=tuple(sections),
         footer=("Research software. Not a medical device; not for decisions about a patient.",),
     )

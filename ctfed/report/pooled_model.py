@@ -197,7 +197,7 @@ def _tuning_chart(rows: Sequence[Reader], best: int | None) -> Block:
     trials = {index: trial for index, row in enumerate(rows) if (trial := _trial(row)) is not None}
     cells = tuple(
         (
-            "chosen" if index == best else "",
+            f"{index + 1}, chosen" if index == best else f"{index + 1}",
             say.compact(row.number("penalizer"), 4),
             say.compact(row.number("l1_ratio"), 4),
             say.fixed(row.number("score"), 4),
@@ -207,7 +207,7 @@ def _tuning_chart(rows: Sequence[Reader], best: int | None) -> Block:
         for index, row in enumerate(rows)
     )
     names = ("Penalizer", "l1_ratio", "Score", "SE", "Non-zero")
-    table = Table("Trials", (Column("Chosen", False), *(Column(name) for name in names)), cells)
+    table = Table("Trials", (Column("Trial", False), *(Column(name) for name in names)), cells)
     if not trials:
         return table
     left_out = len(rows) - len(trials)

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ctfed.report import wording as say
-from ctfed.report.components import Block, Chart, Column, Definitions, Prose, Table, not_shown
+from ctfed.report.components import Block, Chart, Column, Definitions, Notice, Prose, Table, not_shown
 from ctfed.report.figures_rounds import Traffic, traffic_plot
 from ctfed.report.reader import Reader
 
 # A page of thousands of rows serves nobody; rounds.csv has them all.
 MOST_ROWS = 400
+MODEL, MODELS, CARD = "model.json", "models/", "model_card.md"
 
 
 def rounds_blocks(results: Reader) -> tuple[Block, ...]:
@@ -86,6 +87,30 @@ def _traffic_chart(rounds: Sequence[Reader]) -> Block:
     alt = f"Bars of bytes over {say.counted(len(traffic), 'round')}: {sent} sent and {received} received by a site."
     svg = traffic_plot("rounds", "Bytes of each round", alt, traffic)
     return Chart(svg, "Bytes that one site sent (above) and received (below) in each round.", table)
+
+
+def sharing_blocks(files: Sequence[str], models: str) -> tuple[Block, ...]:
+    """The box that says what of a run's folder may be handed on, and what stays; arguments as those of ``sharing``."""
+    return (Notice("note", "What may be handed on", sharing(files, models)),)
+
+
+def sharing(files: Sequence[str], models: str = MODEL) -> tuple[str, str]:
+    """In words: what of a run's folder holds totals alone, and what stays where it is.
+
+    Args:
+        files: names of the files beside the page.
+        models: name of the model's file, or of the folder of the models.
+    """
+    count = sum(name.endswith(".csv") for name in files)
+    tables = [f"the {say.counted(count, 'CSV file')}"] if count else []
+    others = [name for name in files if not name.endswith(".csv")]
+    told = say.listed(("this page", *others, *tables, models, CARD))
+    return (
+        f"May be handed on, after the consortium's usual check of outputs: {told}. They hold totals over all sites and "
+        "what was computed from them, and name the sites; no row, identifier or time of a patient.",
+        "Stays: journal/ (every total of every round, those that no page shows among them; a stopped run goes on from "
+        "it) and, after a simulation, sites/ (each site's keys, and its ledger with keyed digests of patients).",
+    )
 
 
 def provenance_blocks(results: Reader, files: tuple[str, ...], digest: str) -> tuple[Block, ...]:

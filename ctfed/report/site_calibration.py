@@ -1,4 +1,4 @@
-"""Whether predicted risks are this site's risks, what a baseline of its own would change, and what decisions gain."""
+"""Whether predicted risks are this site's risks, and what a baseline of its own would change."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from ctfed.statistics.calibrate import risk_errors
 from ctfed.statistics.cox import fit_cox
 from ctfed.statistics.curves import kaplan_meier
 from ctfed.statistics.d_calibrate import d_calibration
-from ctfed.statistics.decide import decision_curve
 from ctfed.statistics.horizons import FollowUp, risk_at
 from ctfed.statistics.recalibrate import recalibrate
 from ctfed.statistics.timegrid import TimeGrid
 
 PATIENTS_PER_GROUP = 10
 MOST_GROUPS = 10
-THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(1, 20))
 
 
 def calibration(rows: SiteRows) -> dict[str, Any]:
@@ -150,37 +148,4 @@ def recalibrated_baseline(rows: SiteRows) -> dict[str, Any]:
         "time": own.time.tolist(),
         "cumulative_hazard": own.cumulative_hazard.tolist(),
         "horizons": comparison,
-    }
-
-
-def decision(rows: SiteRows) -> list[dict[str, Any]]:
-    """Net benefit at each horizon where the weights are known, with the counts behind each threshold."""
-    found = []
-    for horizon in rows.horizons:
-        curve, note = attempt(lambda horizon=horizon: _decision_at(rows, horizon))  # type: ignore[misc]
-        found.append({"horizon": horizon, "note": note, **(curve or {})})
-    return found
-
-
-def _decision_at(rows: SiteRows, horizon: float) -> dict[str, Any]:
-    cases, controls = states_at(rows, horizon)
-    if min(cases, controls) < FEWEST_EVENTS:
-        raise CtfedError(
-            f"{cases} patients with and {controls} without the event by then; a curve needs {FEWEST_EVENTS} of each"
-        )
-    followed, hazard = rows.followed(horizon), rows.hazard(horizon)
-    curve = rows.ask(decision_curve(rows.view, followed, hazard[0], horizon, THRESHOLDS, minimum=0))
-    risk = rows.model.risk(rows.scores, np.array([horizon]))[:, 0]
-    time, event = rows.table.time, rows.table.event
-    treated = risk[:, None] > np.array(THRESHOLDS)
-    state = {"above": np.ones_like(event), "cases_above": event & (time <= horizon), "controls_above": time > horizon}
-    return {
-        "thresholds": list(THRESHOLDS),
-        "benefit": [number(value) for value in curve.benefit[0]],
-        "error": [number(value) for value in curve.error[0]],
-        "treat_all": [number(value) for value in curve.treat_all[0]],
-        "patients": rows.patients,
-        "cases": cases,
-        "controls": controls,
-        **{name: (treated & member[:, None]).sum(axis=0).tolist() for name, member in state.items()},
     }

@@ -1,10 +1,21 @@
-"""The items of three reporting guidelines, as tables; CLEAR's and TRIPOD+AI's are named by their subject.
+"""The items of three reporting guidelines, as tables, and what kind of text stands for each item.
 
 METRICS: Kocak and others 2024, Insights into Imaging 15:8 (CC BY 4.0), the items and weights of its version 1.0.
-CLEAR: Kocak and others 2023, Insights into Imaging 14:75. TRIPOD+AI: Collins and others 2024, BMJ 385:e078378.
+CLEAR: Kocak and others 2023, Insights into Imaging 14:75, version 1.0; numbers 1 to 58 as there.
+TRIPOD+AI: Collins and others 2024, BMJ 385:e078378, Table 2; numbers 1 to 27c, 52 with their letters, as there.
 """
 
 from __future__ import annotations
+
+PARAPHRASE = (
+    "Subjects are our short paraphrases under the guideline's own numbers; its wording counts: {source}. An author "
+    "fills in the published form."
+)
+WORDING = {
+    "metrics": "Items and weights as published: Kocak and others 2024, Insights into Imaging 15:8 (CC BY 4.0).",
+    "clear": PARAPHRASE.format(source="Kocak and others 2023, Insights into Imaging 14:75"),
+    "tripod": PARAPHRASE.format(source="Collins and others 2024, BMJ 385:e078378, Table 2"),
+}
 
 METRICS: tuple[tuple[str, str, float], ...] = (
     ("1", "Adherence to radiomics and/or machine learning-specific checklists or guidelines", 0.0368),
@@ -80,28 +91,28 @@ CLEAR: tuple[tuple[str, str], ...] = (
     ("34", "Algorithm of the model"),
     ("35", "Training and tuning"),
     ("36", "Confounders"),
-    ("37", "Choice of the model"),
+    ("37", "How the final model was chosen"),
     ("38", "Testing technique"),
     ("39", "Performance metrics and why"),
-    ("40", "Uncertainty"),
-    ("41", "Statistical comparison of performance"),
+    ("40", "How uncertainty was evaluated and measured"),
+    ("41", "Statistical comparison of performance between models"),
     ("42", "Comparison with non-radiomic and combined models"),
     ("43", "Interpretability"),
     ("44", "Baseline characteristics"),
     ("45", "Flowchart of eligibility"),
-    ("46", "Feature statistics"),
+    ("46", "Statistics of the selected features, their reproducibility among them"),
     ("47", "Performance of the model"),
     ("48", "Results beside non-radiomic and combined models"),
     ("49", "Important findings"),
     ("50", "Earlier work and differences"),
     ("51", "Practical implications"),
     ("52", "Strengths and limitations"),
-    ("53", "Sharing of images and segmentations"),
+    ("53", "Sharing of images and segmentations (not essential)"),
     ("54", "Sharing of radiomic features"),
     ("55", "Sharing of pre-processing scripts or settings"),
     ("56", "Sharing of modelling code"),
     ("57", "Sharing of the final model"),
-    ("58", "Sharing of a ready-to-use system"),
+    ("58", "Sharing of a ready-to-use system (not essential)"),
 )
 
 TRIPOD: tuple[tuple[str, str], ...] = (
@@ -109,42 +120,42 @@ TRIPOD: tuple[tuple[str, str], ...] = (
     ("2", "Abstract"),
     ("3a", "Healthcare context and rationale"),
     ("3b", "Target population and intended use"),
-    ("3c", "Known health inequalities"),
-    ("4", "Objectives"),
-    ("5a", "Sources of data"),
+    ("3c", "Known health inequalities between sociodemographic groups"),
+    ("4", "Objectives: development, validation or both"),
+    ("5a", "Sources of data, why these, and whom they represent"),
     ("5b", "Dates of data collection"),
     ("6a", "Setting: number and place of centres"),
     ("6b", "Eligibility criteria"),
-    ("6c", "Treatments received"),
+    ("6c", "Treatments received and how they were handled"),
     ("7", "Data preparation and quality checks"),
     ("8a", "Outcome and its time horizon"),
-    ("8b", "Who assessed the outcome"),
+    ("8b", "Who assessed the outcome, where that takes judgement"),
     ("8c", "Blinding of outcome assessment"),
-    ("9a", "Choice of initial predictors"),
-    ("9b", "Definition of all predictors"),
-    ("9c", "Who assessed the predictors"),
-    ("10", "Sample size"),
-    ("11", "Missing data"),
+    ("9a", "Choice of initial predictors and any pre-selection"),
+    ("9b", "Definition of all predictors, when and how they were measured"),
+    ("9c", "Who assessed the predictors, where that takes judgement"),
+    ("10", "Sample size and why it suffices"),
+    ("11", "Missing data and omitted data"),
     ("12a", "How data were used for development and evaluation"),
-    ("12b", "Handling of predictors"),
+    ("12b", "Handling of predictors: functional form, scaling, transformation"),
     ("12c", "Type of model, building steps, internal validation"),
     ("12d", "Heterogeneity between clusters (centres)"),
     ("12e", "Measures of performance"),
     ("12f", "Model updating"),
     ("12g", "How predictions are calculated"),
-    ("13", "Class imbalance"),
-    ("14", "Fairness"),
+    ("13", "Methods for class imbalance, if any"),
+    ("14", "Approaches to fairness, and why"),
     ("15", "Output of the model and thresholds"),
     ("16", "Differences between development and evaluation data"),
-    ("17", "Ethical approval"),
-    ("18a", "Funding"),
+    ("17", "Ethical approval and consent"),
+    ("18a", "Funding and the funders' role"),
     ("18b", "Conflicts of interest"),
     ("18c", "Protocol"),
     ("18d", "Registration"),
     ("18e", "Data sharing"),
     ("18f", "Code sharing"),
     ("19", "Patient and public involvement"),
-    ("20a", "Flow of participants"),
+    ("20a", "Flow of participants, with and without the outcome"),
     ("20b", "Characteristics of participants"),
     ("20c", "Comparison of development and evaluation data"),
     ("21", "Participants and events in each analysis"),
@@ -152,9 +163,9 @@ TRIPOD: tuple[tuple[str, str], ...] = (
     ("23a", "Performance with intervals, also in subgroups"),
     ("23b", "Heterogeneity of performance between centres"),
     ("24", "Results of model updating"),
-    ("25", "Interpretation, fairness"),
+    ("25", "Interpretation, fairness among it"),
     ("26", "Limitations"),
-    ("27a", "Poor or unavailable input data"),
-    ("27b", "User interaction and expertise"),
-    ("27c", "Further research"),
+    ("27a", "In use: poor or unavailable input data"),
+    ("27b", "In use: users' interaction and expertise"),
+    ("27c", "Next steps: applicability and generalisability"),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ctfed.report.site_checklist_items import CLEAR, METRICS, TRIPOD
+from ctfed.report.site_checklist_items import CLEAR, METRICS, TRIPOD, WORDING
 from ctfed.study import Study
 
 Evidence = Mapping[str, str]
@@ -22,11 +22,12 @@ def checklists(content: Mapping[str, Any], study: Study) -> dict[str, Any]:
     metrics = _rows([item[:2] for item in METRICS], _metrics(known))
     for row in metrics:
         row["weight"] = weights[row["item"]]
-    return {
+    tables: dict[str, dict[str, Any]] = {
         "metrics": {"rows": metrics, "filled_weight": round(sum(r["weight"] for r in metrics if r["evidence"]), 4)},
         "clear": {"rows": _rows(CLEAR, _clear(known))},
         "tripod": {"rows": _rows(TRIPOD, _tripod(known))},
     }
+    return {key: {**table, "wording": WORDING[key]} for key, table in tables.items()}
 
 
 def _rows(items: Sequence[tuple[str, str]], evidence: Evidence) -> list[dict[str, Any]]:
@@ -54,6 +55,8 @@ def _known(content: Mapping[str, Any], study: Study) -> dict[str, str]:
         "code": "ctfed is open source under Apache-2.0; its version is in section Provenance",
         "segmentation": "",
         "extraction": "",
+        "scaling": "mean 0 and standard deviation 1 over the federation's training patients, where the study "
+        "standardises",
     }
     if prepare is not None:
         models = [str(one.get("model", "a model")) for one in prepare.get("models", ())]
@@ -92,7 +95,7 @@ def _clear(known: Mapping[str, str]) -> Evidence:
         "23": known["extraction"],
         "25": known["extraction"],
         "29": known["missing"],
-        "32": "mean 0 and standard deviation 1 over the federation's training patients, where the study standardises",
+        "32": known["scaling"],
         "34": known["model"],
         "35": known["tuning"],
         "38": "the test split of each centre",
@@ -101,7 +104,6 @@ def _clear(known: Mapping[str, str]) -> Evidence:
         "43": known["explanation"],
         "44": "section Table 1",
         "45": "section Cohort",
-        "46": "section Table 1",
         "47": "sections Discrimination and Calibration",
         "55": known["extraction"],
         "56": known["code"],
@@ -118,13 +120,14 @@ def _tripod(known: Mapping[str, str]) -> Evidence:
         "9b": known["predictors"],
         "11": known["missing"],
         "12a": known["split"],
-        "12b": known["predictors"],
+        "12b": f"linear in the score, after the transforms that section Provenance names; {known['scaling']}",
         "12c": f"{known['model']}; {known['tuning']}",
         "12d": "this report for each centre, beside the pooled figures",
         "12e": known["metrics"],
         "12f": "section Baseline of this site",
         "12g": "1 - exp(-H0(t) exp(score)); `ctfed predict`",
-        "14": "section Subgroups",
+        "13": "no method for class imbalance is used: the outcome is a time",
+        "14": "performance by subgroup, section Subgroups; nothing in the model is changed for fairness",
         "15": "risk at each horizon; two risk groups at the training median",
         "16": "section Table 1: this site beside the federation",
         "18f": known["code"],
@@ -136,5 +139,5 @@ def _tripod(known: Mapping[str, str]) -> Evidence:
         "23a": "sections Discrimination, Calibration and Subgroups",
         "23b": "the reports of all centres together",
         "24": "section Baseline of this site",
-        "27a": known["missing"],
+        "27a": "missing values are filled in as in training; `ctfed predict` reads a table with the study's checks",
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,12 @@ from ctfed import __version__
 from ctfed.cohort.clinical import Exclusion
 from ctfed.federation.ledger_account import account_of
 from ctfed.federation.ledger_check import check_ledger
+from ctfed.federation.view import View
 from ctfed.report.reader import Reader
-from ctfed.report.site_calibration import calibration, decision, recalibrated_baseline
+from ctfed.report.site_calibration import calibration, recalibrated_baseline
 from ctfed.report.site_checklists import checklists
+from ctfed.report.site_consensus import consensus
+from ctfed.report.site_decision import decision
 from ctfed.report.site_description import (
     PreparedFiles,
     acquisition,
@@ -30,6 +33,8 @@ from ctfed.report.site_description import (
 )
 from ctfed.report.site_discrimination import concordance, discrimination, risk_groups
 from ctfed.report.site_explain import explanation, subgroups
+from ctfed.report.site_harmonization import harmonization
+from ctfed.report.site_models import ModelFolder
 from ctfed.report.site_rows import SiteRows
 from ctfed.report.site_verdict import verdict
 
@@ -52,6 +57,7 @@ class SiteFacts:
         minimum: the fewest patients of what leaves.
         made: ISO time at which the report was made.
         model: name of the model in a study of many; '' in a study of one.
+        others: all models of the run, of a study of many.
     """
 
     results: Mapping[str, Any]
@@ -63,6 +69,7 @@ class SiteFacts:
     minimum: int
     made: str
     model: str = ""
+    others: ModelFolder = field(default_factory=ModelFolder)
 
 
 def site_content(rows: SiteRows, facts: SiteFacts) -> dict[str, Any]:
@@ -72,6 +79,7 @@ def site_content(rows: SiteRows, facts: SiteFacts) -> dict[str, Any]:
         CtfedError: the ledger cannot be read, or the model names a column that the site lacks.
     """
     study = rows.model.study
+    decisions, not_compared = decision(rows, facts.model, facts.others)
     content: dict[str, Any] = {
         "ctfed_site_report": FORMAT,
         "edition": "local",
@@ -93,6 +101,7 @@ def site_content(rows: SiteRows, facts: SiteFacts) -> dict[str, Any]:
         "missing": missing_features(rows, study),
         "acquisition": acquisition(facts.prepared),
         "segmentation": segmentation(facts.prepared, SHEETS),
+        "harmonization": harmonization(rows, facts.model, facts.others),
         "discrimination": {
             **discrimination(rows, study.evaluation.bootstrap, study.evaluation.seed),
             "training": concordance(SiteRows(rows.cohort, rows.model, "train")),
@@ -101,7 +110,9 @@ def site_content(rows: SiteRows, facts: SiteFacts) -> dict[str, Any]:
         "calibration": calibration(rows),
         "baseline": recalibrated_baseline(rows),
         "curves": risk_groups(rows),
-        "decision": decision(rows),
+        "decision": decisions,
+        "not_compared": not_compared,
+        "consensus": consensus(rows, facts.results, facts.others),
         "explanation": explanation(rows),
         "subgroups": subgroups(rows),
         "provenance": _provenance(rows, facts),
@@ -137,7 +148,7 @@ def _provenance(rows: SiteRows, facts: SiteFacts) -> dict[str, Any]:
         "python": platform.python_version(),
         "libraries": {name: _installed(name) for name in LIBRARIES},
         "study_sha256": study.sha256,
-        "files": dict(facts.digests),
+        "files": {**facts.digests, **facts.others.digests},
         "cohort_sha256": rows.cohort.fingerprint,
         "run": {
             "ctfed": run.text("ctfed_version"),
@@ -148,7 +159,7 @@ def _provenance(rows: SiteRows, facts: SiteFacts) -> dict[str, Any]:
         },
         "model": {
             "features": list(rows.model.view.names),
-            "transforms": [step._wire_name for step in rows.model.view.transforms],  # type: ignore[attr-defined]
+            "transforms": _transforms(rows.model.view),
             "nonzero": int((rows.model.coefficients != 0).sum()),
         },
         "prepare": None,
@@ -158,6 +169,12 @@ def _provenance(rows: SiteRows, facts: SiteFacts) -> dict[str, Any]:
         keep = ("ctfed", "settings", "dictionary_sha256", "models", "foundation_model", "partial", "libraries")
         found["prepare"] = {name: about[name] for name in keep if name in about}
     return found
+
+
+def _transforms(view: View) -> list[str]:
+    """Kinds of the fitted steps, the innermost views' first, each once."""
+    steps = [step for inner in reversed([*view.inner()]) for step in inner.transforms]
+    return list(dict.fromkeys(step._wire_name for step in steps))  # type: ignore[attr-defined]
 
 
 def _installed(name: str) -> str | None:

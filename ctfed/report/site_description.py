@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from ctfed.cohort.clinical import Exclusion
 from ctfed.cohort.scans.acquire import kernel_class
 from ctfed.federation.arrays import FloatArray
+from ctfed.federation.view import View
 from ctfed.report.site_rows import SiteRows, leaving, number
 from ctfed.statistics.curves import kaplan_meier
 from ctfed.statistics.standardise import Standardise
@@ -149,23 +150,32 @@ def _levels(values: FloatArray, trained: FloatArray | None, variable: Variable) 
 
 def _filled(rows: SiteRows) -> dict[str, FloatArray]:
     """The site's training rows before they are standardised, by column; empty for a model that does not do so."""
-    view = rows.model.rows("train")
-    place = next((k for k, step in enumerate(view.transforms) if isinstance(step, Standardise)), None)
-    if place is None:
-        return {}
-    before = replace(view, transforms=view.transforms[:place])
-    return dict(zip(before.names, before.table(rows.cohort).values.T, strict=True))
+    found: dict[str, FloatArray] = {}
+    for view, place in _standardised(rows.model.rows("train")):
+        before = replace(view, transforms=view.transforms[:place])
+        for name, values in zip(before.names, before.table(rows.cohort).values.T, strict=True):
+            found.setdefault(name, values)
+    return found
+
+
+def _standardised(view: View) -> Iterator[tuple[View, int]]:
+    """The views that standardise raw columns, also those that stand beside each other, and the place of that step."""
+    for inner in view.inner():
+        place = next((k for k, step in enumerate(inner.transforms) if isinstance(step, Standardise)), None)
+        if inner.columns and place is not None:
+            yield inner, place
 
 
 def _federation(rows: SiteRows) -> dict[str, tuple[float, float]]:
     """Mean and standard deviation of the federation's training rows, by column; empty for a model without them."""
-    steps = [step for step in rows.model.view.transforms if isinstance(step, Standardise)]
-    if not steps:
-        return {}
-    step = steps[0]
-    constant = np.isin(step.names, step.constant)
-    spread = np.where(constant, 0.0, step.scale)
-    return dict(zip(step.names, zip(step.mean.tolist(), spread.tolist(), strict=True), strict=True))
+    found: dict[str, tuple[float, float]] = {}
+    for view, place in _standardised(rows.model.view):
+        step = view.transforms[place]
+        assert isinstance(step, Standardise)
+        spread = np.where(np.isin(step.names, step.constant), 0.0, step.scale)
+        for name, mean, sd in zip(step.names, step.mean.tolist(), spread.tolist(), strict=True):
+            found.setdefault(name, (mean, sd))
+    return found
 
 
 def _compared(own: FloatArray | None, federation: tuple[float, float] | None) -> dict[str, float | None]:

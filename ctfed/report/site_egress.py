@@ -12,13 +12,15 @@ Nothing is removed from a copy; what is not named here is not there. The rules, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from ctfed.federation.arrays import frozen
+from ctfed.report.site_cells import allowed
+from ctfed.report.site_egress_models import consensus_egress, decision_egress, harmonization_egress
 from ctfed.statistics.curves import kaplan_meier
 from ctfed.statistics.suppress import hidden_cells
 from ctfed.statistics.timegrid import TimeGrid
@@ -46,11 +48,14 @@ def site_egress(local: Mapping[str, Any]) -> dict[str, Any]:
         },
         "acquisition": _acquisition(local["acquisition"], k),
         "segmentation": _segmentation(local["segmentation"], k),
+        "harmonization": harmonization_egress(local["harmonization"], open_, _trained(local["flow"], k), k),
         "discrimination": _discrimination(local, horizons, open_, k),
         "calibration": _calibration(local["calibration"], horizons, open_, k),
         "baseline": None,
         "curves": _curves(local, k) if open_ else {"groups": [], "note": TOO_FEW},
-        "decision": [_decision(row, k) for row in local["decision"] if row["horizon"] in horizons],
+        "decision": [decision_egress(row, k) for row in local["decision"] if row["horizon"] in horizons],
+        "not_compared": local["not_compared"],
+        "consensus": consensus_egress(local["consensus"], horizons, open_, k),
         "explanation": _explanation(local["explanation"], k) if open_ else None,
         "subgroups": [one for row in local["subgroups"] if open_ and (one := _subgroup(row, k)) is not None],
         "provenance": {name: value for name, value in local["provenance"].items() if name != "cohort_sha256"},
@@ -58,13 +63,14 @@ def site_egress(local: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def allowed(counts: Iterable[float], k: int) -> bool:
-    """Whether every count is 0 or at least k."""
-    return all(count == 0 or count >= k for count in counts)
-
-
 def _split_cells(flow: Mapping[str, Any]) -> list[int]:
     return [n for row in flow["splits"] for n in (row["events"], row["patients"] - row["events"])]
+
+
+def _trained(flow: Mapping[str, Any], k: int) -> bool:
+    """The same of the training patients."""
+    cells = {row["split"]: (row["events"], row["patients"] - row["events"]) for row in flow["splits"]}
+    return min(cells["train"]) >= k and allowed(cells["test"], k)
 
 
 def _evaluated_open(flow: Mapping[str, Any], k: int) -> bool:
@@ -198,8 +204,7 @@ def _segmentation(found: Mapping[str, Any] | None, k: int) -> dict[str, Any] | N
 def _discrimination(local: Mapping[str, Any], horizons: Sequence[float], open_: bool, k: int) -> dict[str, Any]:
     found = local["discrimination"]
     nothing = {"value": None, "lower": None, "upper": None}
-    cells = {row["split"]: (row["events"], row["patients"] - row["events"]) for row in local["flow"]["splits"]}
-    trained = min(cells["train"]) >= k and allowed(cells["test"], k)
+    trained = _trained(local["flow"], k)
     return {
         "harrell": found["harrell"] if open_ and found["harrell"]["pairs"] >= k else {**nothing, "pairs": None},
         "uno": found["uno"] if open_ and found["uno"] and found["uno"]["horizon"] in horizons else None,
@@ -288,32 +293,6 @@ def merged_bins(edges: Any, counts: Any, k: int) -> tuple[list[float], Any]:
     ends = [0, *(place + 1 for place in kept), edges.size + 1]
     merged = np.stack([counts[a:b].sum(axis=0) for a, b in pairwise(ends)])
     return [float(edges[place]) for place in kept], merged
-
-
-def _decision(row: Mapping[str, Any], k: int) -> dict[str, Any]:
-    """Thresholds between which 0 or at least k patients, cases and controls lie."""
-    nothing = {"horizon": row["horizon"], "note": row["note"] or "", "thresholds": []}
-    if row["note"] or not row.get("thresholds"):
-        return {**nothing, "note": "too few patients with, or without, the event by then"}
-    names = ("above", "cases_above", "controls_above")
-    before = (row["patients"], row["cases"], row["controls"])
-    kept: list[int] = []
-    for place in range(len(row["thresholds"])):
-        here = tuple(row[name][place] for name in names)
-        if allowed((*here, *(b - a for b, a in zip(before, here, strict=True)), *_unknown(before, here)), k):
-            kept.append(place)
-            before = here
-    found = {name: [row[name][place] for place in kept] for name in ("thresholds", "benefit", "error", "treat_all")}
-    if len(kept) < 2:
-        return {**nothing, "note": "too few patients between any two thresholds"}
-    return {"horizon": row["horizon"], "note": "", **found}
-
-
-def _unknown(before: Sequence[int], here: Sequence[int]) -> tuple[int, int]:
-    """Patients whose state is not known at the horizon, above the threshold and in the band below it."""
-    outside = before[0] - before[1] - before[2]
-    inside = here[0] - here[1] - here[2]
-    return inside, outside - inside
 
 
 def _explanation(found: Mapping[str, Any] | None, k: int) -> dict[str, Any] | None:

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from ctfed.federation.arrays import BoolArray, FloatArray
+from ctfed.federation.view import View
 from ctfed.report.site_discrimination import FEWEST_EVENTS, concordance
 from ctfed.report.site_rows import SiteRows, attempt, estimate, number
 from ctfed.statistics.calibrate import risk_errors
 from ctfed.statistics.explain import local_shap
+from ctfed.statistics.select import Select
 from ctfed.statistics.standardise import Standardise
 
 MOST_FEATURES = 20
@@ -28,7 +30,7 @@ def explanation(rows: SiteRows) -> dict[str, Any] | None:
         return None
     view = model.rows(rows.split)
     table = view.table(rows.cohort)
-    standard = bool(view.transforms) and isinstance(view.transforms[-1], Standardise)
+    standard = _centred(view)
     centre = np.zeros(view.width) if standard else table.values.mean(axis=0)
     shap = local_shap(table, model.coefficients[None, :], centre)[0]
     importance = np.abs(shap).mean(axis=0)
@@ -56,10 +58,18 @@ def explanation(rows: SiteRows) -> dict[str, Any] | None:
     }
 
 
+def _centred(view: View) -> bool:
+    """Whether every column has mean 0 over the federation's training patients: standardised last, then at most
+    selected, or put beside each other by views of which this is true."""
+    last = next((step for step in reversed(view.transforms) if not isinstance(step, Select)), None)
+    if last is not None:
+        return isinstance(last, Standardise)
+    return bool(view.beside) and not view.columns and all(_centred(other) for other in view.beside)
+
+
 def feature_name(rows: SiteRows, name: str) -> str:
-    """A feature's display name; an indicator of missing values keeps its suffix."""
-    base, _, suffix = name.partition(" ")
-    return f"{rows.model.study.label(base)} {suffix}".strip() if base in rows.model.study.variables else name
+    """A feature's display name; an indicator of missing values keeps its suffix, one of a level names the level."""
+    return rows.model.study.label(name)
 
 
 def _places(values: FloatArray, spread: float) -> list[float]:

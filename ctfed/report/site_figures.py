@@ -77,7 +77,8 @@ def benefit_plot(key: str, title: str, alt: str, lines: Sequence[Line]) -> Marku
         axes.grid(axis="y")
         axes.set_xlabel("threshold: the risk from which one would treat")
         axes.set_ylabel("net benefit")
-        axes.legend(loc="upper right", handlelength=2.6)
+        # Above the axes: with four lines there is no corner that they leave free.
+        drawn.figure.legend(loc="outside upper left", ncols=2, handlelength=2.6)
     return drawn.svg
 
 
@@ -173,4 +174,63 @@ def bars_plot(key: str, title: str, alt: str, bars: Sequence[tuple[str, float]],
         axes.set_xlim(left=0)
         axes.set_xlabel(axis)
         axes.grid(axis="x")
+    return drawn.svg
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A feature's place before and after."""
+
+    name: str
+    before: float
+    after: float
+
+
+def moved_plot(key: str, title: str, alt: str, rows: Sequence[Moved]) -> Markup:
+    """A row for each feature: where it was (round), where it is (diamond), and the way between.
+
+    Raises:
+        ValueError: there is nothing to draw.
+    """
+    if not rows:
+        raise ValueError(f"figure {key!r}: nothing to draw")
+    with canvas(key, 1.2 + 0.42 * len(rows), title, alt) as drawn:
+        axes = drawn.figure.subplots()
+        heights = list(range(len(rows)))
+        before, after = [row.before for row in rows], [row.after for row in rows]
+        axes.axvline(0, color=palette.MUTED.light, linewidth=1)
+        axes.hlines(heights, before, after, color=palette.BAND.light, linewidth=2)
+        axes.plot(before, heights, "o", color=LOW, markersize=6, label="before")
+        axes.plot(after, heights, "D", color=HIGH, markersize=6, label="after")
+        axes.set_yticks(heights, [wrapped_label(row.name, LABEL_WIDTH) for row in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlabel("difference to the pooled mean (pooled SD)")
+        axes.grid(axis="x")
+        drawn.figure.legend(loc="outside upper left", ncols=2)
+    return drawn.svg
+
+
+def diagonal_plot(key: str, title: str, alt: str, before: Sequence[float], after: Sequence[float]) -> Markup:
+    """Distances after against before; what lies above the diagonal grew, and has another colour and shape.
+
+    Raises:
+        ValueError: there is nothing to draw.
+    """
+    if not before:
+        raise ValueError(f"figure {key!r}: nothing to draw")
+    with canvas(key, 4.2, title, alt) as drawn:
+        axes = drawn.figure.subplots()
+        x, y = np.array(before), np.array(after)
+        top = max(float(x.max()), float(y.max()), 0.1) * 1.06
+        axes.plot([0, top], [0, top], color=palette.MUTED.light, linestyle=":", linewidth=1.2)
+        for grown, colour, marker, name in ((False, LOW, "o", "nearer or as before"), (True, HIGH, "D", "farther")):
+            chosen = (y > x + 1e-9) == grown
+            axes.plot(x[chosen], y[chosen], marker, color=colour, markersize=4.5, alpha=0.8, label=name)
+        axes.set_xlim(-0.02 * top, top)
+        axes.set_ylim(-0.02 * top, top)
+        axes.set_aspect("equal")
+        axes.grid()
+        axes.set_xlabel("distance before (pooled SD)")
+        axes.set_ylabel("distance after (pooled SD)")
+        drawn.figure.legend(loc="outside upper left", ncols=2)
     return drawn.svg

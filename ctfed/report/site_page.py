@@ -14,10 +14,11 @@ from ctfed.report.site_sections import (
     segmentation_blocks,
     table_one_blocks,
 )
+from ctfed.report.site_sections_decision import consensus_blocks, decision_blocks
+from ctfed.report.site_sections_harmonization import harmonization_blocks
 from ctfed.report.site_sections_model import (
     baseline_blocks,
     calibration_blocks,
-    decision_blocks,
     discrimination_blocks,
     risk_group_blocks,
 )
@@ -34,11 +35,13 @@ SECTIONS: tuple[tuple[str, str, Callable[[Reader], tuple[Block, ...]]], ...] = (
     ("table-one", "Table 1", table_one_blocks),
     ("acquisition", "Acquisition", acquisition_blocks),
     ("segmentation", "Segmentation", segmentation_blocks),
+    ("harmonization", "Harmonization", harmonization_blocks),
     ("discrimination", "Discrimination", discrimination_blocks),
     ("calibration", "Calibration", calibration_blocks),
     ("baseline", "Baseline of this site", baseline_blocks),
     ("survival", "Survival by risk group", risk_group_blocks),
     ("decision", "Decision curve", decision_blocks),
+    ("consensus", "Consensus", consensus_blocks),
     ("explanation", "Explanation", explanation_blocks),
     ("subgroups", "Subgroups", subgroup_blocks),
     ("ledger", "What left this site", ledger_blocks),

@@ -38,14 +38,20 @@ def write_pdf(page: Path, path: Path, printer: str) -> None:
     Raises:
         CtfedError: the printer failed.
     """
+    # Paper can be neither unfolded nor sorted.
+    unfolded = page.read_text(encoding="utf-8").replace("<details>", "<details open>")
+    unfolded = unfolded.replace("<table data-sortable>", "<table>")
     if printer == "weasyprint":
-        import_module("weasyprint").HTML(filename=str(page)).write_pdf(str(path))
+        import_module("weasyprint").HTML(string=unfolded).write_pdf(str(path))
         return
     with tempfile.TemporaryDirectory(prefix="ctfed-print-") as profile:
+        copy = Path(profile) / page.name
+        copy.write_text(unfolded, encoding="utf-8")
         command = [
             *(printer, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
             *("--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={profile}", "--no-pdf-header-footer"),
-            *(f"--print-to-pdf={path.resolve()}", page.resolve().as_uri()),
+            "--generate-pdf-document-outline",
+            *(f"--print-to-pdf={path.resolve()}", copy.as_uri()),
         ]
         try:
             done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=False)

@@ -7,7 +7,7 @@ merged and nothing is rounded. That would tell every patient's time, which is wh
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from ctfed.federation.arrays import BoolArray, FloatArray, IntArray, frozen
 from ctfed.federation.cohort import Cohort
 from ctfed.federation.errors import CtfedError
 from ctfed.federation.pooled import run_pooled
-from ctfed.federation.view import Table, View
+from ctfed.federation.view import Feature, Table, View
 from ctfed.model_file import PortableModel
 from ctfed.statistics.horizons import FollowUp, follow_up
 from ctfed.statistics.timegrid import TimeGrid
@@ -26,6 +26,8 @@ from ctfed.statistics.timegrid import TimeGrid
 T = TypeVar("T")
 
 SPLITS = ("test", "train", "all")
+SCORE = "score"
+MISSING_SUFFIX = " missing"  # of the indicators that imputation adds
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +87,12 @@ class SiteRows:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Every column of the site that the model takes, also in views beside each other."""
-        views = self.model.view.inner()
-        return tuple(dict.fromkeys(column.name for view in views for column in view.columns))
+        """Every column of the site that the model's features are made of, also in views beside each other.
+
+        A column that is prepared with others and left out by a selection is not among them.
+        """
+        view = self.model.view
+        return tuple(dict.fromkeys(_raw_columns(view, set(view.names))))
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -117,12 +122,15 @@ class SiteRows:
         return run_pooled(algorithm, [self.cohort])
 
     def of(self, rows: BoolArray) -> SiteRows:
-        """Some of these patients.
+        """Some of these patients, with the scores that they have among all: ComBat's step at this site rests on all of
+        the site's training patients, whoever is looked at.
 
         Args:
             rows: (patients of the cohort,).
         """
-        return SiteRows(self.cohort.subset(rows), self.model, self.split)
+        part = self.cohort.subset(rows & self.kept)
+        columns = {SCORE: self.scores[rows[self.kept]]}
+        return ScoredRows(replace(part, columns=columns, _cache={}), self.model, "all")
 
     def followed(self, horizon: float) -> FollowUp:
         """When patients leave, and their weights at one horizon.
@@ -147,6 +155,38 @@ class SiteRows:
         if not found[0, 0] > 0:
             raise CtfedError(f"the model predicts no event by {horizon:g}")
         return found
+
+
+def _raw_columns(view: View, wanted: set[str]) -> list[str]:
+    """The raw columns from which the columns ``wanted`` of a view are made.
+
+    A step keeps a column under its name, adds 'NAME missing', or makes new ones of all that it is given.
+    """
+    stages = [view.sources]
+    for step in view.transforms:
+        stages.append(step.features(stages[-1]))
+    for stage in reversed(stages[:-1]):
+        names = {feature.name for feature in stage}
+        before = {name.removesuffix(MISSING_SUFFIX) if name not in names else name for name in wanted}
+        wanted = names if before - names else before
+    found = [feature.name for feature in view.columns if feature.name in wanted]
+    for other in view.beside:
+        found += _raw_columns(other, wanted & set(other.names))
+    return found
+
+
+class ScoredRows(SiteRows):
+    """Rows whose score is known already: a column of their cohort."""
+
+    @cached_property
+    def view(self) -> View:
+        """The score."""
+        return View((Feature(SCORE),), split="all")
+
+    @property
+    def kept(self) -> BoolArray:
+        """(patients of the cohort,) True for all."""
+        return np.ones(self.cohort.patients, dtype=bool)
 
 
 def leaving(

@@ -1,4 +1,4 @@
-"""A site's report, second part: discrimination, calibration, survival by risk group, decisions. From the JSON alone."""
+"""A site's report, second part: discrimination, calibration, survival by risk group. From the JSON alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ctfed.report.figures_curves import Curve, survival_plot
 from ctfed.report.figures_effects import Effect, Series, effect_plot
 from ctfed.report.pooled_evaluation import curves_blocks
 from ctfed.report.reader import Reader
-from ctfed.report.site_figures import Line, bars_plot, benefit_plot, calibration_plot
+from ctfed.report.site_figures import Line, bars_plot, calibration_plot
 from ctfed.report.wording import MISSING
 
 
@@ -312,44 +312,3 @@ def _pooled_form(curves: dict[str, object]) -> dict[str, object]:
     if isinstance(ratio, dict):
         curves["hazard_ratio"] = {**ratio, "hr": ratio.get("value")}
     return curves
-
-
-def decision_blocks(content: Reader) -> tuple[Block, ...]:
-    """Net benefit beside treating everybody and nobody."""
-    blocks: list[Block] = []
-    for row in content.rows("decision"):
-        if row.numbers("thresholds"):
-            blocks.append(_benefit_chart(row, content))
-        else:
-            blocks.append(not_shown(f"Net benefit at {_at(row, content)}: {row.text('note')}."))
-    if not blocks:
-        blocks.append(not_shown("At no horizon are there enough patients with, and without, the event."))
-    words = (
-        "Net benefit counts true positives, less false positives at the odds of the threshold, per patient; treating "
-        "nobody is 0. Band: ± 1.96 standard errors. Neither stage alone nor volume alone is a model of this run, so "
-        "neither is drawn; `ctfed report --compare` sets two runs side by side."
-    )
-    return (*blocks, Prose((words,), "basis"))
-
-
-def _benefit_chart(row: Reader, content: Reader) -> Chart:
-    names = ("thresholds", "benefit", "error", "treat_all")
-    points = [
-        p for p in zip(*(row.numbers(name) for name in names), strict=True) if None not in p[:2] and p[3] is not None
-    ]
-    x, y, error, everybody = (
-        tuple(float(v) if v is not None else 0.0 for v in part) for part in zip(*points, strict=True)
-    )
-    lower, upper = (tuple(b + sign * 1.96 * e for b, e in zip(y, error, strict=True)) for sign in (-1, 1))
-    lines = (Line("treat by the model", x, y, lower, upper), Line("treat everybody", x, everybody))
-    at = _at(row, content)
-    rows = tuple(
-        (say.fixed(t, 2), say.fixed(b, 4), say.fixed(e, 4), say.fixed(a, 4))
-        for t, b, e, a in zip(x, y, error, everybody, strict=True)
-    )
-    columns = (Column("Threshold", False), Column("Model"), Column("SE"), Column("Everybody"))
-    alt = f"Net benefit at {at}, from {say.fixed(y[0])} at {x[0]:g} to {say.fixed(y[-1])} at {x[-1]:g}."
-    key = f"benefit-{(row.number('horizon') or 0):g}".replace(".", "-").replace("+", "")
-    svg = benefit_plot(key, f"Net benefit at {at}", alt, lines)
-    caption = f"Net benefit at {at} by the model, and of treating everybody. Dotted: treating nobody."
-    return Chart(svg, caption, Table("Data of the figure", columns, rows))

@@ -248,4 +248,5 @@ def _checklist(name: str, found: Reader) -> Table:
     )
     filled = sum(bool(row.text("evidence")) for row in found.rows("rows"))
     columns = (Column("Item", False), Column("Subject", False), Column("Where", False))
-    return Table(f"{name}: {filled} of {len(rows)} filled by the tool", columns, rows, folded=True)
+    note = found.text("wording") or ""
+    return Table(f"{name}: {filled} of {len(rows)} filled by the tool", columns, rows, note, folded=True)

@@ -174,7 +174,7 @@ def _runs(account: Account) -> tuple[Block, ...]:
         *(Column(name) for name in ("Rounds", "Numbers", "Refused")),
     )
     note = "Study and roster by the beginning of their SHA-256, as they were approved; the splits are this site's."
-    return (Table("Runs that this site has opened", columns, rows, note),)
+    return (Table("Runs that this site has opened", columns, rows, note, sortable=True),)
 
 
 def _told(account: Account) -> tuple[Block, ...]:
@@ -202,7 +202,7 @@ def _told(account: Account) -> tuple[Block, ...]:
     note = (
         "Patients and sites are those of the whole federation, over whom a total was taken; the smallest and largest."
     )
-    return (Table("Every kind of question that was answered", columns, rows, note),)
+    return (Table("Every kind of question that was answered", columns, rows, note, sortable=True),)
 
 
 def _range(values: Sequence[int]) -> str:
@@ -292,7 +292,7 @@ def _budgets(account: Account, limits: Limits) -> tuple[Block, ...]:
         for pot, spent in sorted(run.rounds[-1].spent.items()) if run.rounds else ():
             what, _, about = pot.partition("|")
             allowed = _allowed(run, pot, limits)
-            share = say.MISSING if not allowed else f"{100 * spent / allowed:.2g} %"
+            share = _percent(spent, allowed) if allowed else say.MISSING
             cells = (say.whole(spent), say.MISSING if allowed is None else say.whole(int(allowed)), share)
             rows.append((run.name, what, about.replace("|", ", "), *cells))
     if not rows:
@@ -302,7 +302,12 @@ def _budgets(account: Account, limits: Limits) -> tuple[Block, ...]:
         *(Column("Spent"), Column("Allowed"), Column("Share")),
     )
     note = "A dash: the limit depends on the policy and the study, which were not named when this page was made."
-    return (Table("What the runs have spent of what this site allows", columns, tuple(rows), note),)
+    return (Table("What the runs have spent of what this site allows", columns, tuple(rows), note, sortable=True),)
+
+
+def _percent(spent: int, allowed: float) -> str:
+    share = 100 * spent / allowed
+    return f"{share:.2g} %" if share < 99.5 else f"{share:.0f} %"
 
 
 def _refused(account: Account) -> tuple[Block, ...]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from collections import Counter
 from html.parser import HTMLParser
 
@@ -47,3 +50,12 @@ class ParsedPage(HTMLParser):
     def values(self, attribute: str) -> list[str]:
         """The values of every attribute of this name."""
         return [value for _, name, value in self.attributes if name == attribute]
+
+
+def no_other_script(html: str) -> bool:
+    """Whether the page's policy lets its one script run and no other; also of a page without any script."""
+    scripts = re.findall(r"<script[^>]*>(.*?)</script>", html, re.DOTALL)
+    (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', html)
+    digests = [base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii") for text in scripts]
+    allowed = re.findall(r"script-src ([^;]*)", policy)
+    return len(scripts) <= 1 and allowed == [f"'sha256-{digest}'" for digest in digests]

@@ -162,7 +162,7 @@ def test_the_planted_things_are_in_the_local_edition(local: dict[str, Any]) -> N
 def test_the_egress_edition_holds_neither_small_counts_nor_identifiers(local: dict[str, Any], written: Written) -> None:
     folder = written.egress.parent
     found = [path for path in folder.rglob("*") if path.is_file()]
-    assert {path.suffix for path in found} == {".json", ".html", ".png", ".txt"}
+    assert {path.suffix for path in found} == {".json", ".html", ".png", ".txt", ".csv"}
     for path in found:
         raw = path.read_bytes()
         for secret in (SECRET, "Scanner of the mayor", "data:image", "row 17"):
@@ -175,7 +175,7 @@ def test_the_egress_edition_holds_neither_small_counts_nor_identifiers(local: di
     assert content["discrimination"]["harrell"]["value"] == local["discrimination"]["harrell"]["value"]
     assert content["curves"]["groups"]
     assert content["calibration"]["slope"]["value"] is not None
-    assert written.egress.read_text(encoding="utf-8") == render_page(site_page(content))
+    assert written.egress.read_text(encoding="utf-8") == render_page(site_page(content), scripts=False)
 
 
 def test_nothing_can_be_worked_out_from_what_is_beside_it(local: dict[str, Any]) -> None:
@@ -219,6 +219,28 @@ def test_thresholds_of_the_decision_curve_hold_enough_between_them(local: dict[s
             assert all(cell == 0 or cell >= K for cell in cells)
 
 
+def test_the_rule_by_stage_leaves_with_enough_on_both_sides(local: dict[str, Any]) -> None:
+    shown = {row["horizon"]: row for row in site_egress(local)["decision"]}
+    told = 0
+    for row in local["decision"]:
+        if row["horizon"] not in shown or not shown[row["horizon"]]["thresholds"]:
+            continue
+        (rule,), (mine,) = shown[row["horizon"]]["comparators"], row["comparators"]
+        assert mine["name"] == rule["name"] == "stage III and IV"
+        treated = [mine[name][0] for name in ("above", "cases_above", "controls_above")]
+        whole = [row[name] for name in ("patients", "cases", "controls")]
+        cells = [*treated, *(b - a for a, b in zip(treated, whole, strict=True))]
+        inside, every = (a - b - c for a, b, c in (treated, whole))
+        cells += [inside, every - inside]
+        if all(cell == 0 or cell >= K for cell in cells):
+            assert rule["benefit"] == mine["benefit"]
+            told += 1
+        else:
+            assert rule["benefit"] == []
+        assert "above" not in rule
+    assert told
+
+
 def test_merged_bins_hold_all_patients() -> None:
     rng = np.random.default_rng(5)
     edges = np.arange(1.0, 25.0)
@@ -247,8 +269,17 @@ def test_figures_are_files_with_captions(written: Written) -> None:
     folder = written.local.parent / "figures"
     pictures = sorted(folder.glob("*.png"))
     assert len(pictures) == len(list(folder.glob("*.svg"))) >= 10
-    with Image.open(pictures[0]) as image:
-        assert round(image.info["dpi"][0]) == 300
+    for picture in pictures:
+        with Image.open(picture) as image:
+            assert [round(dots) for dots in image.info["dpi"]] == [300, 300]
+            assert image.info["Title"]
+            assert image.info["Description"]
+        drawing = picture.with_suffix(".pdf").read_bytes()
+        assert drawing.startswith(b"%PDF")
+        assert b"/Type3" not in drawing
+        svg = picture.with_suffix(".svg").read_text(encoding="utf-8")
+        assert re.search(r'<svg [^>]*width="[\d.]+pt" height="[\d.]+pt"', svg)
+        assert 'class="values"' not in svg
     captions = (folder / "captions.txt").read_text(encoding="utf-8")
     assert all(path.stem in captions for path in pictures)
     assert (folder / pictures[0].with_suffix(".svg").name).read_text(encoding="utf-8").count("<svg") == 1
@@ -287,9 +318,10 @@ def test_views_beside_each_other_give_the_same_judgement(tmp_path: Path) -> None
     one, other = (site_content(SiteRows(cohort, model, "all"), facts) for model in (whole, read))
     for section in ("discrimination", "calibration", "curves", "decision", "subgroups", "flow", "missing"):
         assert one[section] == other[section]
-    described = [row["variable"] for row in other["table_one"]["variables"]]
-    assert described == list(study.single.features)
-    assert all(row["federation_mean"] is row["filled_mean"] is None for row in other["table_one"]["variables"])
+    assert other["table_one"] == one["table_one"]
+    assert [row["variable"] for row in other["table_one"]["variables"]] == list(study.single.features)
+    assert all(row["federation_mean"] is not None for row in other["table_one"]["variables"])
+    assert other["explanation"]["centre"] == one["explanation"]["centre"] == "the federation's training patients"
 
 
 def test_pooled_figures_are_those_of_the_named_model() -> None:
