@@ -22,6 +22,8 @@ from ctfed.federation.rules.question import FINE_TABLES
 from ctfed.federation.rules.runs import check_cells
 from ctfed.site import Site
 from ctfed.study import Study, scope_of
+from ctfed.study_models import Subgroup
+from ctfed.study_variables import Variable
 
 __all__ = ["QUESTIONS", "kinds_of", "objections", "plan", "stages"]
 
@@ -98,10 +100,16 @@ def _models(study: Study) -> Iterator[str]:
     for name, model in study.models.items():
         if model.subgroup is not None:
             chosen = model.subgroup
-            yield f"subgroup  {chosen.variable} from {chosen.low:g} to {chosen.high:g}, of the model {name}"
+            yield f"subgroup  {_rows_of(study.variables[chosen.variable], chosen)}, of the model {name}"
     reference = study.harmonization.reference
     if reference is not None and any(model.combat for model in study.models.values()):
         yield f"EXCEPTION site {reference} is the reference: it publishes the means and variances of its features"
+
+
+def _rows_of(variable: Variable, chosen: Subgroup) -> str:
+    if variable.type == "nominal":
+        return f"{chosen.variable} = {chosen.low:g} ({variable.level_label(chosen.low)})"
+    return f"{chosen.variable} from {chosen.low:g} to {chosen.high:g}"
 
 
 def _sites(roster: Roster, own: str) -> Iterator[str]:
@@ -123,7 +131,8 @@ def _columns(site: Site, study: Study) -> Iterator[str]:
     for name in study.used:
         if name in study.variables:
             source = site.source(name)
-            rows.append((name, source.column, "in codes that this site translates" if source.codes else "summed"))
+            use = "in codes that this site translates" if source.codes else "summed"
+            rows.append((name, source.column, f"{use}{_coding(study, name)}"))
     rows += [(group, text, "summed") for group, text in _image_columns(study)]
     for name in study.variables:
         if name not in study.used:
@@ -131,6 +140,16 @@ def _columns(site: Site, study: Study) -> Iterator[str]:
     first, second = (max(len(row[k]) for row in rows) for k in (0, 1))
     for variable, column, use in rows:
         yield f"{variable:<{first}}  column {column:<{second}}  {use}"
+
+
+def _coding(study: Study, name: str) -> str:
+    """What becomes of a nominal variable."""
+    variable = study.variables[name]
+    if variable.type != "nominal":
+        return ""
+    column = variable.nominal(name)
+    levels = ", ".join(variable.level_label(level) for level in column.levels if level != column.reference)
+    return f", as 0 or 1 for each of {levels} (reference: {variable.level_label(column.reference)})"
 
 
 def _image_columns(study: Study) -> Iterator[tuple[str, str]]:

@@ -64,6 +64,7 @@ QUESTIONS: Mapping[str, str] = {
 # Step -> what a site computes on its own rows with numbers that the server sends. Nothing of it is an answer.
 STEPS: Mapping[str, str] = {
     "impute": "missing values get the federation's median, mode or mean",
+    "indicators": "a variable of several levels becomes columns of 0 and 1, one for each level but its reference",
     "standardise": "each column less the federation's mean, over its standard deviation",
     "combat": "each feature is moved and stretched by this site's own correction",
     "select": "columns that say what another says are left out",
@@ -73,6 +74,10 @@ STEPS: Mapping[str, str] = {
     "ensemble": "the mean of several models' standardised scores",
     "threshold-group": "whether a score lies above a threshold",
 }
+
+
+_RARE = "that too few patients have or lack"
+_RARE_LEVELS = f"{_RARE}, and levels at which too few are"
 
 
 @dataclass(frozen=True)
@@ -101,12 +106,13 @@ def stages(study: Study) -> tuple[Stage, ...]:
 def _single(study: Study) -> tuple[Stage, ...]:
     tuning, model = study.tuning, study.single
     methods = {study.variables[name].impute for name in model.features}
+    rare = _RARE_LEVELS if study.nominal else _RARE
     fitted = "training patients" + (f", and those outside each of {tuning.folds} folds" if tuning else "")
     pooled = ("time-counts", "risk-set-sums", "pooled-gradient")
     derivatives = ("cox-derivatives",) if model.risk_sets == "stratified" else pooled
     found = [
         Stage("sizes of the splits", "training patients, test patients", ("counts",)),
-        Stage("features that too few patients have or lack", fitted, ("counts", "level-counts")),
+        Stage(f"features {rare}", fitted, ("counts", "level-counts")),
         Stage(
             "imputation of missing values",
             fitted,
@@ -151,7 +157,8 @@ def _many(study: Study) -> tuple[Stage, ...]:
     subgroups = ", of all patients and of the subgroups" if study.subgroups else ""
     fitted = f"training patients, and those outside each of {study.folds} folds{subgroups}"
     count, trials = len(study.models), 0 if study.search is None else study.search.trials
-    found = [Stage("variables that too few patients have or lack", fitted, ("counts", "level-counts"))]
+    rare = _RARE_LEVELS if study.nominal else _RARE
+    found = [Stage(f"variables {rare}", fitted, ("counts", "level-counts"))]
     if any(group.clinical for group in groups):
         medians = {study.variables[name].impute for group in groups for name in group.variables or ()}
         halved = ("counts-below",) if "median" in medians else ()

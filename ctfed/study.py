@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
-from ctfed.config import Faults, Section, canonical_sha256, did_you_mean, listed, load, shown
+from ctfed.config import Faults, Section, canonical_sha256, did_you_mean, listed, load
 from ctfed.federation.arrays import FloatArray
-from ctfed.federation.census import CensusPlan
+from ctfed.federation.census import MISSING, CensusPlan
 from ctfed.federation.errors import CtfedError
 from ctfed.federation.gate import Scope
+from ctfed.federation.nominal import Nominal, column_of
 from ctfed.federation.view import Feature, RowFilter
 from ctfed.study_models import (
     Consensus,
@@ -30,12 +31,12 @@ from ctfed.study_models import (
     UnitInterval,
     check_models,
 )
+from ctfed.study_variables import Variable as Variable
 
 T = TypeVar("T", float, FloatArray)
 TimeUnit = Literal["days", "months"]
 
 DAYS_PER_MONTH = 30.4375  # 365.25 / 12: the same length for every month, so that conversion keeps ties and order
-_LARGEST_EXPONENT = 120  # of a Feature
 # What every study asks, by the names of its queries and transforms.
 _DESCRIPTION = ("counts", "counts-below", "level-counts", "moments", "impute", "standardise")
 _MODEL = ("cox-derivatives", "cox-score-products", "time-counts", "risk-set-sums", "linear-predictor")
@@ -46,6 +47,8 @@ _MANY = (
     *("ensemble", "horizon-losses", "binned-risks", "recalibration-derivatives", "survival-deciles", "decision-sums"),
     *("agreement-counts", "absolute-deviations", "section-counts"),
 )
+# Of a study with nominal variables.
+_NOMINAL = ("indicators",)
 _MOST_BINS = 10_000
 MEASURED = 1e36  # a bound on what is measured in images, which is no bound
 
@@ -64,73 +67,6 @@ class Endpoint(Section):
     time_unit: TimeUnit = Field(description="'days' or 'months', the unit of every time in the study")
 
 
-class Variable(Section):
-    """One entry of the data dictionary.
-
-    ``range`` bounds what is plausible (a site refuses values outside) and is where medians are bisected.
-    """
-
-    type: Literal["continuous", "binary", "ordinal"] = Field(description="'continuous', 'binary' or 'ordinal'")
-    unit: Text | None = Field(default=None, description="the unit in words, such as years")
-    range: tuple[float, float] = Field(description="a list of two numbers [low, high], the plausible values")
-    magnitude: Annotated[float, Field(gt=0)] | None = Field(
-        default=None, description="a number > 0 that typical values are about as large as"
-    )
-    impute: Literal["median", "mode", "none"] = Field(description="'median', 'mode' or 'none'")
-    missing_indicator: bool = Field(default=False, description="true or false")
-    label: Text | None = Field(default=None, description="the name that tables and figures show")
-    levels: Mapping[int, Text] | None = Field(default=None, description="a mapping of whole numbers to labels")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        faults = Faults()
-        low, high = self.range
-        if low >= high:
-            faults.add(("range",), f"found {shown(self.range)}, expected [low, high] with low < high")
-        elif self.type == "binary" and self.range != (0, 1):
-            faults.add(("range",), f"found {shown(self.range)}, expected [0, 1], because the variable is binary")
-        if self.levels is not None:
-            self._check_levels(faults, self.levels)
-        if self.impute == "mode" and not self.possible_levels:
-            # The mode is the level with the largest total, and totals are asked of levels that are known beforehand.
-            wanted = "median or none" if self.type == "continuous" else "median or none, or levels to count"
-            faults.add(("impute",), f"found 'mode' of a variable without levels, expected {wanted}")
-        if self.missing_indicator and self.impute == "none":
-            faults.add(("missing_indicator",), "found true with impute: none, expected impute: median or mode")
-        if abs(self.exponent) > _LARGEST_EXPONENT:
-            key = "range" if self.magnitude is None else "magnitude"
-            limit = f"values between 2^-{_LARGEST_EXPONENT} and 2^{_LARGEST_EXPONENT}"
-            faults.add((key,), f"found a magnitude of 2^{self.exponent}, expected {limit}")
-        faults.require()
-        return self
-
-    def _check_levels(self, faults: Faults, levels: Mapping[int, str]) -> None:
-        low, high = self.range
-        if self.type == "continuous":
-            faults.add(("levels",), "found levels of a continuous variable, expected none")
-        elif self.type == "binary":
-            if set(levels) != {0, 1}:
-                faults.add(("levels",), f"found {shown(sorted(levels))}, expected labels for 0 and 1")
-        elif outside := [level for level in levels if not low <= level <= high]:
-            faults.add(("levels",), f"found {shown(outside)}, expected levels inside the range {shown(self.range)}")
-
-    @property
-    def exponent(self) -> int:
-        """The power of two that the variable's magnitude is about; fixes the scale of its fixed-point sums."""
-        magnitude = self.magnitude if self.magnitude is not None else max(abs(self.range[0]), abs(self.range[1]), 1.0)
-        return math.ceil(math.log2(magnitude))
-
-    @property
-    def possible_levels(self) -> tuple[float, ...]:
-        """The values that the variable can take, rising; empty where the dictionary does not list them."""
-        levels = sorted(self.levels or ((0, 1) if self.type == "binary" else ()))
-        return tuple(float(level) for level in levels)
-
-    def feature(self, name: str) -> Feature:
-        """The variable as a column of a view."""
-        return Feature(name, self.exponent)
-
-
 class Model(Section):
     """The Cox model: which columns, which risk sets, how its optimum is reached."""
 
@@ -140,7 +76,8 @@ class Model(Section):
     updates: Literal["newton", "gradient"] = Field(default="newton", description="'newton' or 'gradient'")
     standardise: bool = Field(default=True, description="true or false")
     penalty_factors: Mapping[str, Annotated[float, Field(ge=0)]] = Field(
-        default_factory=dict, description="a mapping of features to numbers >= 0 (0: not penalised)"
+        default_factory=dict,
+        description="a mapping of features, or levels such as 'histology=2', to numbers >= 0 (0: not penalised)",
     )
 
     @model_validator(mode="after")
@@ -337,11 +274,12 @@ class Study(Section):
             if name not in self.variables:
                 hint = did_you_mean(name, self.variables)
                 faults.add(("model", "features", i), f"found {name!r}, expected a name of variables{hint}")
-        penalised = (*model.features, *(f"{name} missing" for name in self.indicators))
+        penalised = [*model.features, *(f"{name}{MISSING}" for name in self.indicators)]
+        penalised += [level for column in self.nominal for level in column.indicators]
         for name in model.penalty_factors:
             if name not in penalised:
                 hint = did_you_mean(name, penalised)
-                wanted = f"a name of model.features, or 'NAME missing' for an indicator{hint}"
+                wanted = f"a name of model.features, 'NAME missing' or 'NAME=level' for an indicator{hint}"
                 faults.add(("model", "penalty_factors", name), f"found {name!r}, expected {wanted}")
         if (self.tuning is None) == (self.penalty is None):
             found = "neither" if self.penalty is None else "both"
@@ -360,6 +298,7 @@ class Study(Section):
         if self.search is None:
             faults.add(("search",), "found nothing, expected a mapping: trials, folds, penalizer, l1_ratio ...")
         check_models(faults, self.variables, self.groups, self.models, self.ensembles, self.consensus)
+        self._check_subgroups(faults)
         seen: dict[str, str] = {}
         for group, spec in self.groups.items():
             for name, _ in spec.sized():
@@ -368,6 +307,18 @@ class Study(Section):
                 elif seen.setdefault(name, group) != group:
                     faults.add(("groups", group), f"found the column {name!r}, which group {seen[name]!r} holds, too")
                     break
+
+    def _check_subgroups(self, faults: Faults) -> None:
+        """Codes have no order: a subgroup on a nominal variable is one of its levels."""
+        for name, model in self.models.items():
+            chosen = model.subgroup
+            variable = None if chosen is None else self.variables.get(chosen.variable)
+            if chosen is None or variable is None or variable.type != "nominal":
+                continue
+            if chosen.low != chosen.high or chosen.low not in variable.possible_levels:
+                found = f"found {chosen.low:g} to {chosen.high:g} of a nominal variable"
+                levels = listed(f"{level:g}" for level in variable.possible_levels)
+                faults.add(("models", name, "subgroup"), f"{found}, expected low and high to be one level: {levels}")
 
     @property
     def sha256(self) -> str:
@@ -427,6 +378,13 @@ class Study(Section):
         return tuple(name for name in names if self.variables[name].missing_indicator)
 
     @property
+    def nominal(self) -> tuple[Nominal, ...]:
+        """The nominal variables that are used, in the order of the columns."""
+        names = (name for name in self.used if name in self.variables)
+        columns = ((name, self.variables[name]) for name in names)
+        return tuple(variable.nominal(name) for name, variable in columns if variable.type == "nominal")
+
+    @property
     def folds(self) -> int:
         """Number of cross-validation folds; 1 when the study does not tune."""
         if self.search is not None:
@@ -447,8 +405,16 @@ class Study(Section):
         return TimeGrid(width=month, end=month * math.ceil(max(self.evaluation.horizons) / month))
 
     def label(self, name: str) -> str:
-        """The display name of a variable, or of another column."""
-        return (self.variables[name].label or name) if name in self.variables else name
+        """The display name of a column of a view: of a variable, of an indicator of it, or of another column."""
+        column = name.removesuffix(MISSING)
+        variable, suffix = self.variables.get(column_of(column)), name[len(column) :]
+        if variable is None:
+            return name
+        shown_as = variable.label or column_of(column)
+        if column in self.variables:
+            return f"{shown_as}{suffix}"
+        level = column.partition("=")[2]
+        return f"{shown_as}: {(variable.levels or {}).get(int(level), level)}"
 
 
 @lru_cache(maxsize=1024)
@@ -471,8 +437,9 @@ def scope_of(study: Study) -> Scope:
     risk_sets = "stratified" if study.model is None else study.model.risk_sets
     kinds = (*_DESCRIPTION, *_MODEL, *_EVALUATION, *(("pooled-gradient",) if risk_sets == "pooled" else ()))
     reference = ("combat-reference",) if study.harmonization.reference else ()
+    nominal = study.nominal
     return Scope(
-        kinds=frozenset((*kinds, *(_MANY if study.models else ()), *reference)),
+        kinds=frozenset((*kinds, *(_MANY if study.models else ()), *reference, *(_NOMINAL if nominal else ()))),
         columns=frozenset(study.features),
         folds=study.folds,
         time_widths=(study.evaluation.time_bin, study.grid.width),
@@ -482,6 +449,7 @@ def scope_of(study: Study) -> Scope:
         rows=study.subgroups,
         models=max(1, len(study.models) + len(study.ensembles)),
         reference=study.harmonization.reference if any(model.combat for model in study.models.values()) else None,
+        indicators=frozenset(name for column in nominal for name in column.indicators),
     )
 
 
@@ -495,6 +463,7 @@ def census_of(study: Study) -> CensusPlan:
         binary=tuple(name for name in names if study.variables[name].type == "binary"),
         missing=study.indicators,
         subgroups=study.subgroups,
+        nominal=study.nominal,
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ctfed import __version__
 from ctfed.federation.arrays import FloatArray
+from ctfed.federation.nominal import column_of, indicator_name
 from ctfed.statistics.cox import CoxFit
 from ctfed.study import Study
 from server.evaluation import curves_mapping, discrimination_mapping
@@ -120,11 +121,14 @@ def _cohort(result: StudyResult) -> dict[str, Any]:
     moments = prepared.standardised.moments if prepared.standardised is not None else None
     rows = []
     for name in prepared.imputed.view.names:
-        row: dict[str, Any] = {"feature": feature_label(study, name), "method": "none", "imputed_with": None}
-        row["missing"] = prepared.imputed.missing.get(name)
-        if name in study.variables and study.variables[name].impute != "none":
-            row["method"] = study.variables[name].impute
-            row["imputed_with"] = prepared.imputed.values.get(name)
+        row: dict[str, Any] = {"feature": study.label(name), "method": "none", "imputed_with": None}
+        column = column_of(name)
+        row["missing"] = prepared.imputed.missing.get(column)
+        if column in study.variables and study.variables[column].impute != "none":
+            row["method"] = study.variables[column].impute
+            value = prepared.imputed.values.get(column)
+            # An indicator is 1 where its level is the one that stands for missing values.
+            row["imputed_with"] = value if name == column else float(name == indicator_name(column, value or 0.0))
         if moments is not None:
             place = moments.names.index(name)
             row["mean"], row["sd"] = float(moments.mean[place]), float(moments.sd(ddof=1)[place])
@@ -136,9 +140,8 @@ def _cohort(result: StudyResult) -> dict[str, Any]:
 
 
 def feature_label(study: Study, name: str) -> str:
-    """A feature's display name; indicators of missing values keep their suffix."""
-    base, _, suffix = name.partition(" ")
-    return f"{study.label(base)} {suffix}".strip() if base in study.variables else name
+    """A feature's display name; indicators of missing values keep their suffix, those of levels name the level."""
+    return study.label(name)
 
 
 def _tuning(result: StudyResult) -> dict[str, Any] | None:

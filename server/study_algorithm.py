@@ -10,6 +10,7 @@ import numpy as np
 from ctfed.federation.algorithm import Algorithm, beside, gather
 from ctfed.federation.arrays import FloatArray
 from ctfed.federation.errors import CtfedError
+from ctfed.federation.nominal import column_of
 from ctfed.federation.view import View
 from ctfed.statistics.baseline import Baseline, merged_grid, pooled_baseline
 from ctfed.statistics.cox import CoxFit, ElasticNet, Settings, fit_cox, robust_covariance
@@ -18,7 +19,7 @@ from ctfed.statistics.impute import Imputed
 from ctfed.statistics.standardise import Standardise, Standardised, standardise
 from ctfed.statistics.timegrid import TimeGrid
 from ctfed.study import Study
-from server.clinical import impute_variables
+from server.clinical import columns_in_use, impute_variables
 from server.evaluation import Evaluated, evaluate
 from server.rare import rare_features
 from server.tuning import Tuned, tune
@@ -120,7 +121,8 @@ def _size(view: View) -> Algorithm[SplitSize]:
 
 
 def _prepare(study: Study, whole: View, left_out: Mapping[str, str]) -> Algorithm[Prepared]:
-    view = replace(whole, columns=tuple(feature for feature in whole.columns if feature.name not in left_out))
+    kept = columns_in_use(study, whole.names, left_out)
+    view = replace(whole, columns=tuple(feature for feature in whole.columns if feature.name in kept))
     if not view.columns:
         raise CtfedError(f"no feature is left for the model: {'; '.join(left_out.values())}")
     imputed = yield from impute_variables(study, view, left_out)
@@ -132,7 +134,8 @@ def _prepare(study: Study, whole: View, left_out: Mapping[str, str]) -> Algorith
 
 def _factors(study: Study, view: View) -> tuple[float, ...] | None:
     given = study.single.penalty_factors
-    return tuple(float(given.get(name, 1.0)) for name in view.names) if given else None
+    # A nominal variable's factor is that of its levels, unless a level has one of its own.
+    return tuple(float(given.get(name, given.get(column_of(name), 1.0))) for name in view.names) if given else None
 
 
 def _given(study: Study, factors: tuple[float, ...] | None) -> ElasticNet:

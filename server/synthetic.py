@@ -7,6 +7,7 @@ import numpy as np
 from ctfed.federation.arrays import FloatArray
 from ctfed.federation.census import MISSING
 from ctfed.federation.cohort import Cohort
+from ctfed.federation.nominal import indicator_name
 from ctfed.study import Study, Variable
 
 MISSING_SHARE = 0.1
@@ -22,7 +23,8 @@ def synthetic_cohorts(
 
     Args:
         seed: other seeds give other values, other commonest levels and other times.
-        rare: two-valued features ('NAME', or 'NAME missing') that hardly anybody has.
+        rare: two-valued features ('NAME', or 'NAME missing') that hardly anybody has, and levels of nominal ones
+            ('NAME=level') that nobody is at.
     """
     rng = np.random.default_rng([seed, 20])
     return tuple(_cohort(study, f"site-{index:02d}", patients, rng, seed, rare, index) for index in range(sites))
@@ -36,7 +38,8 @@ def _cohort(
     for place, name in enumerate(study.used):
         variable = study.columns[name]
         few = np.arange(n) < (RARE if index == 0 else 0)
-        values = few.astype(np.float64) if name in rare else _values(variable, n, rng, seed)
+        levels = [level for level in variable.possible_levels if indicator_name(name, level) not in rare]
+        values = few.astype(np.float64) if name in rare else _values(variable, levels, n, rng, seed)
         if place < MOST_PROGNOSTIC:
             spread = values.std()
             risk += EFFECT * (values - values.mean()) / (spread if spread > 0 else 1.0)
@@ -59,12 +62,11 @@ def _cohort(
     )
 
 
-def _values(variable: Variable, n: int, rng: np.random.Generator, seed: int) -> FloatArray:
-    """(n,) values inside the dictionary's range; the commonest level is another for every seed."""
+def _values(variable: Variable, levels: list[float], n: int, rng: np.random.Generator, seed: int) -> FloatArray:
+    """(n,) values among the levels, or inside the dictionary's range; the commonest level is another for every seed."""
     low, high = variable.range
-    levels = variable.possible_levels
     if not levels and variable.type == "ordinal":
-        levels = tuple(float(level) for level in np.unique(np.round(np.linspace(low, high, 5))))
+        levels = [float(level) for level in np.unique(np.round(np.linspace(low, high, 5)))]
     if levels:
         weight = np.ones(len(levels))
         weight[seed % len(levels)] += 0.5 * len(levels)

@@ -36,6 +36,7 @@ BASE: dict[str, Any] = {
     "evaluation": {"horizons": [6, 12], "time_bin": 1},
 }
 ABSENT = object()
+NOMINAL = {"type": "nominal", "levels": {1: "upper lobe", 2: "middle lobe", 3: "lower lobe"}, "impute": "mode"}
 
 
 def edited(key: str, value: object) -> dict[str, Any]:
@@ -47,6 +48,8 @@ def edited(key: str, value: object) -> dict[str, Any]:
         here = here.setdefault(part, {})
     if value is ABSENT:
         del here[last]
+    elif isinstance(value, dict):
+        here[last] = {name: entry for name, entry in value.items() if entry is not ABSENT}
     else:
         here[last] = value
     return document
@@ -80,7 +83,7 @@ BAD = [
     ("endpoint", "survival", "endpoint", "'survival'", "a mapping: name, time_unit"),
     ("endpoint.time_unit", ABSENT, "endpoint.time_unit", "nothing", "'days' or 'months'"),
     ("variables", {}, "variables", "a mapping", "a mapping of names to variables"),
-    ("variables.age.type", "float", "variables.age.type", "'float'", "'continuous', 'binary' or 'ordinal'"),
+    ("variables.age.type", "float", "variables.age.type", "'float'", "'continuous', 'binary', 'ordinal' or 'nominal'"),
     ("variables.age.range", ABSENT, "variables.age.range", "nothing", "a list of two numbers [low, high]"),
     ("variables.age.range", [18], "variables.age.range[1]", "nothing", "a list of two numbers [low, high]"),
     ("variables.age.range", [18, "110"], "variables.age.range[1]", "'110'", "a list of two numbers [low, high]"),
@@ -115,6 +118,22 @@ BAD = [
         "variables.ecog.missing_indicator",
         "true with impute: none",
         "impute: median or mode",
+    ),
+    ("variables.sex.reference", 1, "variables.sex.reference", "a reference of a variable that is binary", "none"),
+    *(
+        ("variables.site", NOMINAL | change, f"variables.site.{key}", found, wanted)
+        for change, key, found, wanted in (
+            ({"levels": ABSENT}, "levels", "nothing", "at least 3 levels of a nominal variable"),
+            ({"levels": {}}, "levels", "nothing", "at least 3 levels of a nominal variable"),
+            ({"levels": {1: "a", 2: "b"}}, "levels", "2 levels", "(of two, say type: binary)"),
+            ({"levels": {1: "a", 2: "b", 3: "a"}}, "levels", "a label for the second time", "another for each level"),
+            ({"levels": {1: "a", 2: "b", 2**60: "c"}}, "levels", "a level beyond 2^53", "smaller codes"),
+            ({"reference": 4}, "reference", "4", "one of its levels: [1, 2, 3]"),
+            ({"reference": "a"}, "reference", "'a'", "a whole number, the level without a column"),
+            ({"impute": "median"}, "impute", "'median' of a nominal variable", "mode or none"),
+            ({"impute": "none", "missing_indicator": True}, "missing_indicator", "true with impute: none", "mode"),
+            ({"range": [1, 2]}, "levels", "[3]", "inside the range [1.0, 2.0]"),
+        )
     ),
     ("variables.sex.range", [1, 2], "variables.sex.range", "[1.0, 2.0]", "[0, 1], because the variable is binary"),
     ("variables.sex.levels", {0: "male"}, "variables.sex.levels", "[0]", "labels for 0 and 1"),
@@ -322,6 +341,49 @@ def test_possible_levels_are_listed_by_the_dictionary() -> None:
     assert binary.possible_levels == (0.0, 1.0)
     assert ordinal.possible_levels == (1.0, 4.0)
     assert scale.possible_levels == ()
+
+
+def with_nominal(**changes: object) -> dict[str, Any]:
+    document = edited("variables.site", NOMINAL)
+    document["model"] |= {"features": ["site", "age"], **changes}
+    return document
+
+
+def test_a_nominal_variable_needs_no_range_and_takes_its_lowest_level_for_reference(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, with_nominal()))
+    assert study.variables["site"].range == (1, 3)
+    assert study.features == (Feature("site", 2), Feature("age", 7))
+    (column,) = study.nominal
+    assert (column.reference, column.indicators) == (1, ("site=2", "site=3"))
+    assert Study.model_validate_json(study.model_dump_json()).sha256 == study.sha256
+    assert Study.model_validate_json(study.model_dump_json(exclude_unset=True)).sha256 == study.sha256
+    turned = dict(reversed(NOMINAL["levels"].items()))
+    other = edited("variables.site", NOMINAL | {"levels": turned})
+    other["model"] |= {"features": ["site", "age"]}
+    assert load_study(written(tmp_path, other)).sha256 == study.sha256
+
+
+def test_labels_of_columns_name_the_level(tmp_path: Path) -> None:
+    document = with_nominal()
+    document["variables"]["site"]["label"] = "Lobe"
+    document["variables"]["age"]["missing_indicator"] = True
+    study = load_study(written(tmp_path, document))
+    names = ("site", "site=2", "site=9", "site missing", "age missing", "tumour.x", "other=2", "other missing")
+    assert [study.label(name) for name in names] == [
+        *("Lobe", "Lobe: middle lobe", "Lobe: 9", "Lobe missing", "Age missing"),
+        *("tumour.x", "other=2", "other missing"),
+    ]
+
+
+def test_a_level_can_have_a_penalty_factor_but_the_reference(tmp_path: Path) -> None:
+    load_study(written(tmp_path, with_nominal(penalty_factors={"site": 0, "site=3": 2})))
+    with pytest.raises(ConfigError, match=r"model\.penalty_factors\.site=1: found 'site=1', expected a name of"):
+        load_study(written(tmp_path, with_nominal(penalty_factors={"site=1": 0})))
+
+
+def test_studies_without_nominal_variables_keep_their_digest(tmp_path: Path) -> None:
+    """A digest that a site approved before there were nominal variables."""
+    assert load_study(SHIPPED).sha256.startswith("6febe9be1d3c7e27347395c16e03d91b")
 
 
 def test_the_models_features_keep_their_order(tmp_path: Path) -> None:

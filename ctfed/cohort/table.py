@@ -6,18 +6,19 @@ Nothing is interpreted here. Cells become numbers in ``clinical``, where a wrong
 from __future__ import annotations
 
 import csv
-import importlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from ctfed.config import FaultsError, shown
 from ctfed.federation.errors import CtfedError
 from ctfed.site import Data
 
-_LOADERS = {("lifelines", "lung"): ("lifelines.datasets", "load_lung")}
+# Read as the file it is: to import the package would import pandas, which an image of the server does not have.
+_PACKAGED = {("lifelines", "lung"): "lifelines/datasets/lung.csv"}
 
 
 class DataError(FaultsError):
@@ -64,8 +65,8 @@ def read_table(data: Data) -> TextTable:
     return _read_packaged(str(data.package), str(data.dataset))
 
 
-def _read_csv(path: Path, separator: str) -> TextTable:
-    origin = str(path)
+def _read_csv(path: Path, separator: str, origin: str | None = None) -> TextTable:
+    origin = origin or str(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -110,14 +111,8 @@ def _checked(origin: str, records: Iterator[tuple[int, tuple[str, ...]]], separa
 
 
 def _read_packaged(package: str, dataset: str) -> TextTable:
-    module, loader = _LOADERS[package, dataset]
     try:
-        frame = getattr(importlib.import_module(module), loader)()
-    except ImportError as error:
+        path = Path(str(distribution(package).locate_file(_PACKAGED[package, dataset])))
+    except PackageNotFoundError as error:
         raise CtfedError(f"package {package!r} is not installed; it holds the table {dataset!r}") from error
-    rows = tuple(
-        tuple("" if value != value else str(value) for value in record)  # NaN is the value that differs from itself
-        for record in frame.itertuples(index=False, name=None)
-    )
-    header = tuple(str(name) for name in frame.columns)
-    return TextTable(f"{package}:{dataset}", header, rows, tuple(range(2, len(rows) + 2)))
+    return _read_csv(path, ",", origin=f"{package}:{dataset}")

@@ -1,14 +1,15 @@
 """The census of a run: how many patients the contributing sites hold together, counted before the first question.
 
 Each site gives its counts masked, and sealed for every other site, so that each site computes the federation's totals
-itself. A gate judges small cells on them: bins of the time grid, and the carriers of two-valued features.
+itself. A gate judges small cells on them: bins of the time grid, the carriers of two-valued features, and the levels
+of nominal ones.
 """
 
 from __future__ import annotations
 
 import hmac
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -19,7 +20,8 @@ from ctfed.federation.cohort import Cohort
 from ctfed.federation.errors import MalformedMessage, Refusal
 from ctfed.federation.fixedpoint import add_limbs, from_limbs, to_limbs
 from ctfed.federation.masking import Masks
-from ctfed.federation.session import CENSUS, Assembly, Opening, SealedCount
+from ctfed.federation.nominal import Nominal, rare_indicators
+from ctfed.federation.session import CENSUS, Assembly, Opening, SealedCount, added_seals
 from ctfed.federation.view import RowFilter, View
 
 MISSING = " missing"  # what an imputed feature's indicator adds to its name
@@ -35,6 +37,7 @@ class CensusPlan:
         binary: columns of zeros and ones; their ones and zeros are counted.
         missing: columns whose missing values are counted, because the study makes indicators of them.
         subgroups: row filters of the study; everything is counted again in the rows of each.
+        nominal: columns of codes; the patients at each of their levels are counted.
     """
 
     folds: int
@@ -42,6 +45,7 @@ class CensusPlan:
     binary: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     subgroups: tuple[RowFilter, ...] = ()
+    nominal: tuple[Nominal, ...] = ()
 
     @property
     def bins(self) -> int:
@@ -56,7 +60,29 @@ class CensusPlan:
     @property
     def width(self) -> int:
         """Counts of one fold."""
+        return self._levels_start + sum(len(column.levels) for column in self.nominal)
+
+    @property
+    def _levels_start(self) -> int:
         return 2 + 2 * self.bins + 2 * len(self.binary) + len(self.missing)
+
+    @cached_property
+    def counted(self) -> frozenset[str]:
+        """Names of the columns whose values are counted."""
+        return frozenset((*self.binary, *self.missing, *(column.name for column in self.nominal)))
+
+    @cached_property
+    def two_valued(self) -> frozenset[str]:
+        """Names of the columns of two values, those that are made of others included."""
+        made = (name for column in self.nominal for name in column.indicators)
+        return frozenset((*self.binary, *(f"{name}{MISSING}" for name in self.missing), *made))
+
+    def levels_of(self, counts: FloatArray) -> Iterator[tuple[Nominal, FloatArray]]:
+        """Each nominal column with the (L,) patients at its levels, from the (width,) counts of some rows."""
+        start = self._levels_start
+        for column in self.nominal:
+            yield column, counts[start : start + len(column.levels)]
+            start += len(column.levels)
 
     @property
     def limbs(self) -> int:
@@ -64,7 +90,7 @@ class CensusPlan:
         return 2 * math.prod(self.shape)
 
     def count(self, cohort: Cohort, rows: BoolArray) -> FloatArray:
-        """(width,) counts of some rows (n,): patients, events, bins, ones and zeros, missing values."""
+        """(width,) counts of some rows (n,): patients, events, bins, ones and zeros, missing values, levels."""
         time, event = cohort.time[rows], cohort.event[rows].astype(bool)
         parts: list[FloatArray] = [np.array([time.size, event.sum()], dtype=np.float64)]
         if self.edges:
@@ -76,6 +102,9 @@ class CensusPlan:
             parts.append(np.array([(values == 1).sum(), (values == 0).sum()], dtype=np.float64))
         for name in self.missing:
             parts.append(np.array([np.isnan(self._column(cohort, name)[rows]).sum()], dtype=np.float64))
+        for column in self.nominal:
+            codes = self._column(cohort, column.name)[rows]
+            parts.append((codes[:, None] == np.array(column.levels)).sum(axis=0).astype(np.float64))
         return np.concatenate(parts)
 
     @staticmethod
@@ -116,18 +145,32 @@ class Census:
     def carriers(self, view: View, feature: str) -> int | None:
         """The fewer of a two-valued feature's patients with and without it; None when the feature is not counted.
 
-        A column's missing values belong to neither.
+        A column's missing values belong to neither. Of the codes of a nominal column, the patients at the level that
+        fewest are at.
         """
         counts, patients = self._rows(view), self.of(view)[0]
         start = 2 + 2 * self.plan.bins
         if feature in self.plan.binary:
             place = start + 2 * self.plan.binary.index(feature)
             return round(float(min(counts[place], counts[place + 1])))
+        for column, levels in self.plan.levels_of(counts):
+            if feature == column.name:
+                return round(float(levels[levels > 0].min(initial=float(patients))))
         name = feature.removesuffix(MISSING)
         if name == feature or name not in self.plan.missing:
             return None
         missing = round(float(counts[start + 2 * len(self.plan.binary) + self.plan.missing.index(name)]))
         return min(missing, patients - missing)
+
+    def rare_indicators(self, view: View, minimum: int) -> dict[str, int]:
+        """The indicators of nominal columns that must not stand in sums of products of a view's rows.
+
+        With each, the patients that it would tell from all others: those at its level, or at the reference.
+        """
+        found: dict[str, int] = {}
+        for column, levels in self.plan.levels_of(self._rows(view)):
+            found |= {name: one.held for name, one in rare_indicators(column, levels, minimum).items()}
+        return found
 
     def remainders(self, view: View) -> list[int]:
         """How many patients of a view's rows are outside its subgroup, and outside it and another one that it excludes.
@@ -189,21 +232,22 @@ def sealed_count(cohort: Cohort, opening: Opening, plan: CensusPlan, masks: Mask
 
 
 def open_census(assembly: Assembly, masks: Masks, plan: CensusPlan, own: SealedCount) -> Census:
-    """The federation's counts, from what every other site sealed for this one, and from its ``own``.
+    """The federation's counts, from what all other sites sealed for this one, and from its ``own``.
 
     Raises:
         Refusal: rule 'census-seal' when a count is not what its site sent; 'census-sum' when the counts do not add up.
     """
-    sites = assembly.session.sites
+    expected = []
     for count in assembly.counts:
-        if count.site == masks.site:
-            if count.limbs != own.limbs:  # or the server could add patients that nobody holds
-                raise Refusal("census-seal", "the census in this site's own name is not the one that it gave")
-            continue
-        message = assembly.session_digest.encode() + bytes.fromhex(count.limbs)
-        position = [site for site in sites if site != count.site].index(masks.site)
-        if not hmac.compare_digest(masks.seal(count.site, count.site, message), count.seals[position]):
-            raise Refusal("census-seal", f"the census of {count.site!r} is not what that site sent to this one")
+        if count.site != masks.site:
+            expected.append(masks.seal(count.site, count.site, assembly.session_digest.encode() + count.data))
+        elif count.limbs != own.limbs:  # or the server could add patients that nobody holds
+            raise Refusal("census-seal", "the census in this site's own name is not the one that it gave")
+    seal = assembly.seals[assembly.session.sites.index(masks.site)]
+    if not hmac.compare_digest(added_seals(expected), seal):
+        raise Refusal(
+            "census-seal", "the census of another site is not what that site sent to this one, or it has another key"
+        )
     return add_census([count.numbers for count in assembly.counts], plan)
 
 

@@ -22,6 +22,7 @@ from ctfed.federation.view import LocalTransform, Table, View
 from ctfed.federation.view import Rows as Selection
 from ctfed.statistics.cox.stratified import unpack_triangles
 from ctfed.statistics.impute import Impute
+from ctfed.statistics.indicators import Indicators
 from server.audit.rows import Rows
 from server.audit.transcript import Exchange, Transcript
 
@@ -74,6 +75,14 @@ def flattened(view: View) -> View:
         (inner,) = view.beside
         view = replace(inner, transforms=inner.transforms + view.transforms)
     return view
+
+
+def coded(view: View) -> View:
+    """The view from its 0/1 columns of nominal ones on, as if these were raw."""
+    view = flattened(view)
+    last = max((place for place, step in enumerate(view.transforms) if isinstance(step, Indicators)), default=-1)
+    columns = replace(view, transforms=view.transforms[: last + 1]).features if last >= 0 else view.columns
+    return replace(view, columns=columns, transforms=view.transforms[last + 1 :])
 
 
 def raw(view: View) -> View:

@@ -25,7 +25,6 @@ def characteristics(study: Study) -> Algorithm[tuple[TableOne | None, str]]:
 def _row(name: str, variable: Variable) -> Measured | Categorical:
     levels = variable.possible_levels
     if levels:
-        labels = {level: (variable.levels or {}).get(int(level), f"{level:g}") for level in levels}
-        return Categorical(name, labels)
+        return Categorical(name, {level: variable.level_label(level) for level in levels})
     low, high = variable.range
     return Measured(Scale(name, low, high))

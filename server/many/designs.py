@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ctfed.federation.algorithm import Algorithm, gather
+from ctfed.federation.census import MISSING
 from ctfed.federation.errors import CtfedError
+from ctfed.federation.nominal import column_of
 from ctfed.federation.view import RowFilter, View
 from ctfed.statistics.select import Filters, Select, Selection, select, stable_selection
 from ctfed.study import Study
@@ -106,5 +108,6 @@ def _candidate(spec: ModelSpec, groups: list[PreparedGroup]) -> Candidate:
     view = View.joined([group.view for group in groups])
     components = tuple(name for group in groups for name in group.components)
     dropped = {*components, *(name for group in groups for name in group.flat)}
-    dropped |= {*spec.without, *(f"{name} missing" for name in spec.without)}
+    dropped |= {*spec.without, *(f"{name}{MISSING}" for name in spec.without)}
+    dropped |= {name for name in view.names if column_of(name) in spec.without}
     return Candidate(view, tuple(name for name in view.names if name not in dropped), components)

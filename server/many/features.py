@@ -16,7 +16,7 @@ from ctfed.statistics.impute import Impute
 from ctfed.statistics.project import RandomProjection, project_together
 from ctfed.statistics.standardise import require_values, standardise, standardise_by
 from ctfed.study import Study
-from server.clinical import impute_variables
+from server.clinical import columns_in_use, impute_variables
 from server.rare import rare_features
 
 TRAINING = Rows()
@@ -135,7 +135,7 @@ def _variant(study: Study, variant: Variant, rare: Mapping[str, str]) -> Algorit
 
 
 def _prepare(study: Study, variant: Variant, rows: Rows, rare: Mapping[str, str]) -> Algorithm[PreparedGroup]:
-    names = [name for name in study.names_of(variant.group) if name not in rare]
+    names = columns_in_use(study, study.names_of(variant.group), rare)
     view = View(tuple(study.columns[name].feature(name) for name in names)).on(rows)
     if study.groups[variant.group].clinical:
         return (yield from _clinical(study, view, rare))

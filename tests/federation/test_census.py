@@ -13,18 +13,21 @@ from test_session import all_views
 
 from ctfed.federation import Cohort, Refusal, View, pool
 from ctfed.federation.census import Census, CensusPlan
+from ctfed.federation.nominal import Nominal
 from ctfed.statistics.timegrid import TimeGrid
 from ctfed.statistics.timegrid_merge import TimeCounts
 
 EDGES = (3.0, 6.0, 9.0, 12.0, 24.0)
-PLAN = CensusPlan(FOLDS, EDGES, ("smoker",), ("grade",))
+LOBE = Nominal("lobe", (1.0, 2.0, 5.0), 2.0)
+PLAN = CensusPlan(FOLDS, EDGES, ("smoker",), ("grade",), nominal=(LOBE,))
 
 
 def with_columns(cohort: Cohort, seed: int) -> Cohort:
     rng = np.random.default_rng(seed)
     smoker = rng.choice([0.0, 1.0, np.nan], cohort.patients, p=[0.6, 0.3, 0.1])
     grade = np.where(rng.random(cohort.patients) < 0.2, np.nan, 1.0)
-    return replace(cohort, columns={**cohort.columns, "smoker": smoker, "grade": grade}, _cache={})
+    lobe = rng.choice([1.0, 2.0, 5.0, np.nan], cohort.patients, p=[0.5, 0.3, 0.1, 0.1])
+    return replace(cohort, columns={**cohort.columns, "smoker": smoker, "grade": grade, "lobe": lobe}, _cache={})
 
 
 def counted(cohort: Cohort) -> Census:
@@ -72,6 +75,33 @@ def test_carriers_are_the_fewer_with_or_without() -> None:
         assert census.carriers(view, "grade missing") == min(np.isnan(grade).sum(), (~np.isnan(grade)).sum())
         assert census.carriers(view, "grade") is None
         assert census.carriers(view, "smoker missing") is None
+
+
+@pytest.mark.parametrize("minimum", [1, 5, 12, 60])
+def test_a_level_that_few_are_at_has_no_indicator(minimum: int) -> None:
+    cohort = with_columns(pool(site_cohorts()), 0)
+    census = counted(cohort)
+    for view in (View(VIEW.columns), View(VIEW.columns, split="test"), VIEW.training_fold(0)):
+        codes = cohort.columns["lobe"][_rows(view, cohort)]
+        upper, middle, lower = ((codes == level).sum() for level in LOBE.levels)
+        expected = {"lobe=1": min(upper, middle + lower), "lobe=5": min(lower, upper + middle)}
+        expected = {name: held for name, held in expected.items() if held < minimum}
+        rare = census.rare_indicators(view, minimum)
+        assert {name: held for name, held in rare.items() if name in expected} == expected
+        kept = {"lobe=1": upper, "lobe=5": lower}.keys() - rare.keys()
+        rest = middle + sum({"lobe=1": upper, "lobe=5": lower}[name] for name in rare)
+        assert not kept or rest >= minimum
+        assert census.carriers(view, "lobe") == min(upper, middle, lower)
+        assert census.carriers(view, "lobe=1") is None
+
+
+def test_levels_are_counted_behind_all_else() -> None:
+    """A study without nominal variables counts what it counted before there were any."""
+    plain = replace(PLAN, nominal=())
+    cohort = with_columns(pool(site_cohorts()), 0)
+    everybody = np.ones(cohort.patients, dtype=bool)
+    assert PLAN.width == plain.width + 3
+    assert PLAN.count(cohort, everybody)[: plain.width].tolist() == plain.count(cohort, everybody).tolist()
 
 
 def _rows(view: View, cohort: Cohort) -> np.ndarray:

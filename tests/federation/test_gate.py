@@ -16,6 +16,7 @@ from ctfed.federation import Cohort, Feature, FloatArray, Layout, Query, Refusal
 from ctfed.federation.census import Census, CensusPlan
 from ctfed.federation.codec import register
 from ctfed.federation.gate import Scope, StudyGate
+from ctfed.federation.nominal import Nominal
 from ctfed.federation.policy import Policy
 from ctfed.federation.query import Exposure
 from ctfed.federation.rules import question
@@ -30,6 +31,7 @@ from ctfed.statistics.curves import GroupCounts, StratifiedLogRank
 from ctfed.statistics.describe import Counts, Moments
 from ctfed.statistics.evaluation_tables import EvaluationTable
 from ctfed.statistics.impute import CountsBelow, Impute, LevelCounts
+from ctfed.statistics.indicators import Indicators
 from ctfed.statistics.predict import LinearPredictor
 from ctfed.statistics.scores import ScoresBelow, ThresholdGroup
 from ctfed.statistics.standardise import Standardise
@@ -44,11 +46,13 @@ SCORE = TRAIN.then(LinearPredictor(np.array([[0.5, -0.2]])))
 ZERO = np.zeros((1, 2))
 
 # Five folds of 20 patients with 10 events; 40 test patients with 20 events. All leave in the first two bins; 2 in a
-# fold and 3 of the test split have x2, 4 and 3 lack x3.
-PLAN = CensusPlan(5, tuple(np.arange(1.0, 31.0).tolist()), ("x2",), ("x3",))
+# fold and 3 of the test split have x2, 4 and 3 lack x3. At the levels of x38 are 10, 6, 3 and 1 in a fold and
+# 3, 12, 20 and 5 of the test split.
+LEVELS = Nominal("x38", (0.0, 1.0, 2.0, 5.0), 0.0)
+PLAN = CensusPlan(5, tuple(np.arange(1.0, 31.0).tolist()), ("x2",), ("x3",), nominal=(LEVELS,))
 LATER = [0.0] * (2 * PLAN.bins - 4)
-FOLD = [20.0, 10.0, *(6.0, 4.0, 4.0, 6.0), *LATER, *(2.0, 18.0), 4.0]
-TEST = [40.0, 20.0, *(18.0, 2.0, 2.0, 18.0), *LATER, *(3.0, 37.0), 3.0]
+FOLD = [20.0, 10.0, *(6.0, 4.0, 4.0, 6.0), *LATER, *(2.0, 18.0), 4.0, *(10.0, 6.0, 3.0, 1.0)]
+TEST = [40.0, 20.0, *(18.0, 2.0, 2.0, 18.0), *LATER, *(3.0, 37.0), 3.0, *(3.0, 12.0, 20.0, 5.0)]
 CENSUS = Census(PLAN, np.array([[FOLD] * 5 + [TEST]]))
 
 
@@ -83,6 +87,7 @@ SCOPE = Scope(
             *("test-undeclared", "test-declared", "counts", "counts-below", "level-counts", "moments", "impute"),
             *("standardise", "cox-derivatives", "time-counts", "risk-set-sums", "linear-predictor", "threshold-group"),
             *("within-site-pairs", "scores-below", "evaluation-table", "group-counts", "stratified-log-rank"),
+            "indicators",
         )
     ),
     columns=frozenset(Feature(name, 3) for name in NAMES),
@@ -90,6 +95,7 @@ SCOPE = Scope(
     time_widths=(1.0, 0.25),
     risk_sets="stratified",
     min_cell=5,
+    indicators=frozenset(LEVELS.indicators),
 )
 POOLED = replace(SCOPE, risk_sets="pooled", kinds=SCOPE.kinds | {"pooled-gradient"})
 FINE_STUDY = replace(SCOPE, fine_tables=True)
@@ -148,6 +154,12 @@ def columns(count: int, exponent: int = 3) -> View:
 
 WITH = View((Feature("x1", 3), Feature("x2", 3)))
 LACKING = View((Feature("x3", 3),)).then(Impute(("x3",), np.zeros(1), ("x3",)))
+CODED = View((Feature("x38", 3),))
+
+
+def levels(*codes: float, view: View = CODED) -> View:
+    return view.then(Indicators(("x38",), (np.array(codes, dtype=float),)))
+
 
 AGREED = Policy(exceptions=("reference_batch",))
 REFERENCED = replace(SCOPE, kinds=SCOPE.kinds | {"combat-reference"}, reference="south")
@@ -293,6 +305,28 @@ CASES = {
     "a bin that nobody counted": Case("small-bin", RiskSetSums(TRAIN, ZERO, grid(3, 0.25), tied=False), risks()),
     "three who have a feature": Case("rare-level", CoxDerivatives(WITH.test(), ZERO), CoxDerivatives(WITH, ZERO)),
     "three who lack a value": Case("rare-level", CoxDerivatives(LACKING.test(), ZERO), CoxDerivatives(LACKING, ZERO)),
+    "three at a level": Case(
+        "rare-level",
+        CoxDerivatives(levels(1, 2).held_out_fold(0), ZERO),
+        CoxDerivatives(levels(1, 2), ZERO),
+    ),
+    "three at the reference": Case(
+        "rare-level", CoxDerivatives(levels(1, 5).test(), ZERO), CoxDerivatives(levels(1, 2).test(), ZERO)
+    ),
+    "codes of a level that three are at": Case(
+        "rare-level", CoxDerivatives(CODED.test(), ZERO[:, :1]), CoxDerivatives(CODED, ZERO[:, :1])
+    ),
+    "an indicator of a value": Case("outside-study", Counts(levels(3)), Counts(levels(5))),
+    "an indicator of another column": Case(
+        "outside-study",
+        Counts(View((Feature("x5", 3),)).then(Indicators(("x5",), (np.array([1.0]),)))),
+        Counts(levels(1)),
+    ),
+    "an indicator of a shifted column": Case(
+        "outside-study",
+        Counts(levels(1, view=CODED.then(Standardise(("x38",), np.ones(1), np.ones(1))))),
+        Counts(levels(1, view=CODED.then(Impute(("x38",), np.ones(1))))),
+    ),
     "another batch than the study's reference": Case(
         "published-batch", reference("north"), reference("south"), policy=AGREED, scope=REFERENCED
     ),

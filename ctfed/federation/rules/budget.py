@@ -11,13 +11,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from hashlib import sha256
-from typing import Protocol, runtime_checkable
 
 from ctfed.federation.arrays import FloatArray
 from ctfed.federation.codec import digest
 from ctfed.federation.errors import Refusal
 from ctfed.federation.policy import Policy
-from ctfed.federation.rules.question import Asking
+from ctfed.federation.rules.question import Asking, Grouping
 from ctfed.federation.rules.scope import Scope
 from ctfed.federation.summary import layout_size
 
@@ -25,13 +24,6 @@ MOST_HAZARDS = 2  # on one coefficient vector: a fit needs one, or two when it a
 BASELINE_POINTS = 2  # of a stratified study: the fitted model and zero, for the baseline hazard
 TOGETHER = "train and its folds"
 SCORES = "scores"  # one budget for all scores: whoever names coefficients can make the same score under many names
-
-
-@runtime_checkable
-class _Grouping(Protocol):
-    """A transform to groups, of which a sum is a count below a threshold."""
-
-    thresholds: FloatArray
 
 
 class Budget:
@@ -109,7 +101,8 @@ class Budget:
                 )
 
     def _is_raw(self, column: str) -> bool:
-        return column in self._scope.names or column.removesuffix(" missing") in self._scope.names
+        names = self._scope.names | self._scope.indicators
+        return column in names or column.removesuffix(" missing") in names
 
     def _spend_table(self, asked: Asking) -> None:
         exposure, most = asked.exposure, self._policy.max_tables * self._scope.models
@@ -190,7 +183,7 @@ def _cuts(asked: Asking) -> Iterator[tuple[str, str]]:
     yield from _told_cuts(asked)
     view = digest(asked.query.view)
     for step, transform in enumerate(asked.query.view.transforms):
-        if isinstance(transform, _Grouping):
+        if isinstance(transform, Grouping):
             yield from _marks(SCORES, f"{view}|{step}", transform.thresholds)
 
 

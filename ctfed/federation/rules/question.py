@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
-from ctfed.federation.census import Census
+from ctfed.federation.arrays import FloatArray
+from ctfed.federation.census import Census, CensusPlan
 from ctfed.federation.errors import Refusal
 from ctfed.federation.policy import Policy
 from ctfed.federation.query import Exposure, Query
 from ctfed.federation.rules.scope import Scope, rows_of
 from ctfed.federation.session import Session
+from ctfed.federation.view import View
+
+
+@runtime_checkable
+class Grouping(Protocol):
+    """A transform to groups, of which a sum is a count below a threshold."""
+
+    thresholds: FloatArray
+
 
 FINE_TABLES = "fine_evaluation_tables"
 REFERENCE = "reference_batch"
@@ -159,17 +170,50 @@ def _small_bins(asked: Asking) -> str | None:
 
 
 def _rare_level(asked: Asking) -> str | None:
-    """Sums of products of columns: those of a feature that one patient has are that patient's row."""
+    """Sums of products of columns: those of a feature that one patient has are that patient's row.
+
+    So are those of 1 less all indicators of a nominal column, when one patient alone is at its reference.
+    """
     if asked.exposure.parameters == 0:
         return None
-    for feature in asked.query.view.features:
-        held = asked.census.carriers(asked.query.view, feature.name)
+    view = asked.query.view
+    rare = asked.census.rare_indicators(view, asked.min_cell)
+    names = [feature.name for feature in view.features]
+    if not _in_groups(asked):
+        names += sorted(_made_of(view, asked.census.plan).difference(names))
+    for name in names:
+        held = rare.get(name, asked.census.carriers(view, name))
         if held is not None and 0 < held < asked.min_cell:
             return (
-                f"{asked}: {feature.name!r} tells {held} patients from all others, this site wants {asked.min_cell}; "
+                f"{asked}: {name!r} tells {held} patients from all others, this site wants {asked.min_cell}; "
                 "leave the feature out, or merge its levels"
             )
     return None
+
+
+def _in_groups(asked: Asking) -> bool:
+    """Whether scores of test patients, among whom a feature may be rarer, are summed by risk group or time bin.
+
+    Any other sum of products of scores can be one of the features that they are made of: a score of one feature alone
+    is that feature.
+    """
+    view = asked.query.view
+    in_training = view.split == "train" and not view.held_out
+    return not in_training and (asked.exposure.cells > 0 or any(isinstance(step, Grouping) for step in view.transforms))
+
+
+def _made_of(view: View, plan: CensusPlan) -> set[str]:
+    """Which two-valued columns a view's columns are made of: its own, and those of the views beside it."""
+    found: set[str] = set()
+    for inner in view.inner():
+        if plan.counted.isdisjoint(feature.name for feature in inner.columns):
+            continue  # thousands of features of images
+        features = inner.sources
+        found.update(feature.name for feature in features if feature.name in plan.two_valued)
+        for step in inner.transforms:
+            features = step.features(features)
+            found.update(feature.name for feature in features if feature.name in plan.two_valued)
+    return found
 
 
 def _published(asked: Asking) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,7 +13,18 @@ from ctfed.federation.codec import wire_name
 from ctfed.federation.query import Query
 from ctfed.federation.view import Feature, RowFilter, View
 
+BEFORE_INDICATORS = ("impute",)  # what may come before them, so that a level is what the study's dictionary calls it
 SPLITS = ("train", "test")  # never 'all': fewer sites may contribute to it, and the difference would be one of them
+
+
+@runtime_checkable
+class _Coding(Protocol):
+    """A transform that makes 0/1 columns: who is at which level of a column."""
+
+    columns: tuple[str, ...]
+
+    @property
+    def made(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,7 @@ class Scope:
         rows: the row filters of the study; a view has none of them or one.
         models: number of models and ensembles whose scores are evaluated; budgets of scores are for each of them.
         reference: the batch that a reference-batch ComBat publishes; None for none.
+        indicators: names of the 0/1 columns that may be made of the levels of nominal columns.
     """
 
     kinds: frozenset[str]
@@ -44,6 +56,7 @@ class Scope:
     rows: tuple[RowFilter, ...] = ()
     models: int = 1
     reference: str | None = None
+    indicators: frozenset[str] = frozenset()
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -60,6 +73,9 @@ class Scope:
         strange = [kind for kind in map(wire_name, view.transforms) if kind not in self.kinds]
         if strange:
             return f"the question or transform {strange[0]!r}"
+        indicator = self._strange_indicator(view)
+        if indicator is not None:
+            return indicator
         unknown = [feature.name for feature in view.columns if feature.name not in self.names]
         if unknown:
             return f"the column {unknown[0]!r}"
@@ -73,6 +89,19 @@ class Scope:
         strange_rows = [rule for rule in view.rows if rule not in self.rows]
         if strange_rows or len(view.rows) > 1:
             return f"the row filter {(strange_rows or view.rows)[0]}" + (" beside another" if not strange_rows else "")
+        return None
+
+    def _strange_indicator(self, view: View) -> str | None:
+        """A 0/1 column of another column's values would cut it where the server likes: who is 63 years old."""
+        raw = {feature.name for feature in view.columns}
+        for place, step in enumerate(view.transforms):
+            if not isinstance(step, _Coding):
+                continue
+            strange = [name for name in step.made if name not in self.indicators]
+            if strange:
+                return f"the indicator {strange[0]!r}"
+            if not raw.issuperset(step.columns) or set(map(wire_name, view.transforms[:place])) - {*BEFORE_INDICATORS}:
+                return f"the indicator {step.made[0]!r} of a column that is not as the site holds it"
         return None
 
     def on_grid(self, edges: FloatArray) -> bool:

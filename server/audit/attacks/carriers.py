@@ -16,7 +16,7 @@ import numpy as np
 from ctfed.federation.arrays import FloatArray
 from ctfed.federation.view import View
 from server.audit.patients import Candidate
-from server.audit.statements import PRODUCTS, Statement, affine, everybody
+from server.audit.statements import PRODUCTS, Statement, affine, coded, everybody
 
 EXACT = 1e-7
 
@@ -46,8 +46,11 @@ def carried(given: Sequence[Statement], folds: int) -> tuple[Candidate, ...]:
 
 
 def _columns(view: View) -> Iterator[tuple[int, str, float, float]]:
-    """(place, name, slope, offset) of the view's columns; those that are slope b + offset of a raw column b undone."""
-    step = affine(view)
+    """(place, name, slope, offset) of the view's columns; those that are slope b + offset of a raw column b undone.
+
+    So are those of an indicator of a nominal column.
+    """
+    step = affine(coded(view))
     undone = {} if step is None else dict(zip(step.position, zip(step.slope, step.offset, strict=True), strict=True))
     for column, name in enumerate(view.names):
         slope, offset = undone.get(column, (1.0, 0.0))
