@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, tuple[tuple[str, str, str | None], ...]] = {
         ("CTFED_OUT", "--out", None),
         ("CTFED_HOST", "--host", "0.0.0.0"),
         ("CTFED_PORT", "--port", "8000"),
+        ("CTFED_STATE", "--state?", None),
     ),
     "simulate": (("CTFED_STUDY", "", None), ("CTFED_SITE", "--site", None), ("CTFED_OUT", "--out", None)),
     "site": (("CTFED_SITE", "", None), ("CTFED_STUDY", "--study", None)),

@@ -260,11 +260,38 @@ def _agreed() -> bool:
 
 
 def _join(options: argparse.Namespace) -> int:
-    _check_site(options)  # a fault in the files is better told here than in answer to the server's first question
     from ctfed.node import join, join_settings
 
+    _check_quietly(options)
     join(join_settings(options.site, options.study, options.folder, options.state, options.executor))
     return 0
+
+
+def _check_quietly(options: argparse.Namespace) -> None:
+    """Load the table, so that a fault in it is met before the server's first question.
+
+    What `ctfed join` prints is shown outside on some platforms: no number, no row and no path of the table is in it.
+
+    Raises:
+        CtfedError: in words about the files of settings; about the table by its class, with the rest in node.log.
+    """
+    from ctfed.cohort import load_cohorts
+    from ctfed.federation.disk import make_private, private
+    from ctfed.site import load_site
+    from ctfed.study import load_study
+
+    site, study = load_site(options.site), load_study(options.study)
+    try:
+        load_cohorts(site, study)
+    except CtfedError as error:
+        make_private(options.state)
+        with open(options.state / "node.log", "a", encoding="utf-8", opener=private) as file:
+            file.write(f"{error}\n")
+        raise CtfedError(
+            f"the data of {site.site or 'the site'} cannot be used ({type(error).__name__}); `ctfed site` says why, "
+            "and so does node.log in the folder of --state"
+        ) from error
+    print(f"{site.site or 'the site'}: the table fits study {study.name}; `ctfed site` shows what is in it")
 
 
 def _check_site(options: argparse.Namespace) -> int:

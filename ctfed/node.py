@@ -11,7 +11,6 @@ import importlib
 import json
 import os
 import pkgutil
-import secrets
 import shutil
 import sys
 import threading
@@ -19,9 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, Protocol
-
-from flwr.app import Context
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from ctfed.federation.cohort import Cohort
 from ctfed.federation.errors import CtfedError
@@ -29,11 +26,15 @@ from ctfed.federation.guard import Guard
 from ctfed.federation.responder import Responder
 from ctfed.federation.wire import Answer, Question
 
+if TYPE_CHECKING:
+    from flwr.app import Context  # a quarter of a second, which `ctfed join` itself has no use for
+
 NodeConfig = Mapping[str, bool | float | int | str]
 
 SITE_FILE, STUDY_FILE = "site-file", "study-file"
 # For Flower's own (Ray) simulation alone, whose nodes know nothing but a number: set by who starts it, on one machine.
 SIMULATED_SITES, SIMULATED_STUDY = "CTFED_SIMULATED_SITES", "CTFED_SIMULATED_STUDY"
+SIMULATED_KEYS = "CTFED_SIMULATED_KEYS"  # a folder as ``ctfed.simulated`` describes it; without, answers are not masked
 
 
 class Answerer(Protocol):
@@ -166,7 +167,17 @@ def _simulated_seat(partition: int) -> Seat:
     cohorts, _ = simulated_cohorts(files, os.environ.get(SIMULATED_STUDY, ""))
     if not 0 <= partition < len(cohorts):
         raise CtfedError(f"there is no virtual site {partition}: {', '.join(files)} have {len(cohorts)}")
-    return Seat(cohorts[partition].site, lambda: _responder(cohorts[partition]))
+    return Seat(
+        cohorts[partition].site, lambda: _responder(cohorts[partition], _simulated_guard(cohorts[partition].site))
+    )
+
+
+def _simulated_guard(site: str) -> Guard | None:
+    from ctfed.simulated import read_simulated_guard
+    from ctfed.study import load_study
+
+    folder = os.environ.get(SIMULATED_KEYS)
+    return read_simulated_guard(site, load_study(os.environ[SIMULATED_STUDY]), Path(folder)) if folder else None
 
 
 @cache
@@ -274,7 +285,8 @@ def join(settings: JoinSettings, *, tell: Callable[[str], None] = print, stop: t
     Raises:
         CtfedError: when a file is missing, nothing is approved, or Flower says that starting again cannot help.
     """
-    from ctfed.federation.flower.processes import Child, child_environment, free_port, sigterm_interrupts
+    from ctfed.federation.flower.bell import VARIABLE, Bell
+    from ctfed.federation.flower.processes import Child, child_environment, free_port, new_secret, sigterm_interrupts
     from ctfed.site import load_site
     from ctfed.study import load_study
     from ctfed.trust import standing
@@ -288,9 +300,14 @@ def join(settings: JoinSettings, *, tell: Callable[[str], None] = print, stop: t
     environment = child_environment(settings.state / "flwr", {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"})
     log = settings.state / "node.log"
     port = settings.port or free_port()
-    secret = _new_secret(settings.state)
+    secret = new_secret(settings.state / "executor.secret")
     commands = _commands(settings, port, secret)
-    children = [Child(name, command, environment, tell, log) for name, command in commands.items()]
+    bell = Bell()
+    ends = {"supernode": bell.ring, "executor": bell.listen}
+    children = [
+        Child(name, command, environment | {VARIABLE: str(ends[name])}, tell, log, [ends[name]])
+        for name, command in commands.items()
+    ]
     stop = stop or threading.Event()
     with sigterm_interrupts():
         try:
@@ -303,6 +320,7 @@ def join(settings: JoinSettings, *, tell: Callable[[str], None] = print, stop: t
         finally:
             for child in children:
                 child.stop()
+            bell.close()
             secret.unlink(missing_ok=True)
 
 
@@ -338,13 +356,3 @@ def _node_config(settings: JoinSettings) -> str:
         if '"' in str(path) or "\\" in str(path):  # Flower reads the configuration as TOML with simple quotes
             raise CtfedError(f"the path {path} must not hold quotes or backslashes")
     return " ".join(f'{key}="{path}"' for key, path in files.items())
-
-
-def _new_secret(folder: Path) -> Path:
-    """A secret that SuperNode and executor share, so that no other process on this machine can take the tasks."""
-    path = folder / "executor.secret"
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(secrets.token_bytes(32))
-    return path

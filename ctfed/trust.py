@@ -172,7 +172,7 @@ def standing(site: Site, study: Study) -> str:
     approved = read_approvals(trust.ledger)[study.sha256]
     return (
         f"masked: study {study.name} ({study.sha256[:12]}) and roster {approved.roster[:12]} were approved at "
-        f"{approved.at}; the ledger {trust.ledger} has {ledger.length} entries"
+        f"{approved.at}; the ledger has {ledger.length} entries"
     )
 
 

@@ -194,6 +194,11 @@ def _register_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser
     serve.add_argument("study", type=Path, help="the study's YAML file")
     serve.add_argument("--folder", type=Path, required=True, help="the server's folder made by `ctfed provision`")
     serve.add_argument("--out", type=Path, default=Path("out"), help="folder for journal and results (default: out)")
+    serve.add_argument(
+        "--state",
+        type=Path,
+        help="folder for the SuperLink's database, logs and files, kept between runs (default: 'state' in --folder)",
+    )
     serve.add_argument("--host", default="127.0.0.1", help="interface to listen on (default: 127.0.0.1)")
     serve.add_argument("--port", type=int, default=8000, help="port to listen on (default: 8000)")
     serve.set_defaults(command=_serve)
@@ -202,7 +207,5 @@ def _register_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser
 def _serve(options: argparse.Namespace) -> int:
     from server.deploy import ServeSettings, serve
 
-    settings = ServeSettings(
-        folder=options.folder, study=options.study, out=options.out, host=options.host, port=options.port
-    )
+    settings = ServeSettings(options.folder, options.study, options.out, options.host, options.port, options.state)
     return serve(settings)

@@ -6,6 +6,7 @@ the same database (the sites reconnect by themselves) and submits a new run, whi
 
 from __future__ import annotations
 
+import os
 import shutil
 import ssl
 import sys
@@ -14,13 +15,17 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ctfed.federation.errors import CtfedError
+from ctfed.federation.flower.bell import VARIABLE, Bell
 from ctfed.federation.flower.bundle import build_bundle
-from ctfed.federation.flower.control import COMPLETED, ControlClient
-from ctfed.federation.flower.processes import Child, child_environment, sigterm_interrupts
+from ctfed.federation.flower.processes import Child, child_environment, new_secret, sigterm_interrupts
 from ctfed.study import load_study
 from server.provision import Hub, ServerFolder, read_server_folder
+
+if TYPE_CHECKING:
+    from ctfed.federation.flower.control import ControlClient  # imported below while the SuperLink starts
 
 Tell = Callable[[str], None]
 
@@ -40,7 +45,8 @@ class ServeSettings:
         host: interface the SuperLink listens on; keep the default behind a reverse proxy that lets only /v1/fleet/
             through, because Flower's other interfaces have no login.
         port: TCP port of the SuperLink.
-        state: the SuperLink's database and home; by default ``folder/state``.
+        state: the SuperLink's database, logs and home, kept between runs; by default ``folder/state``. Give it where
+            ``folder`` is read-only.
         run_config: other keys of the run (``ctfed.federation.flower.bundle.RUN_CONFIG``).
     """
 
@@ -71,18 +77,36 @@ def serve(settings: ServeSettings, tell: Tell = print) -> int:
         if not path.is_file():
             raise CtfedError(f"`ctfed serve` needs the file {path}, which is not there")
     _check_study(settings, told, tell)
-    superlink = _superlink(settings, tell)
+    state = settings.state or settings.folder / "state"
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        secret = new_secret(state / "serverapp.secret")
+    except OSError as error:
+        raise CtfedError(
+            f"{state}: found no folder that can be written ({error.strerror}); name one with --state"
+        ) from error
+    bell = Bell()
+    superlink = _superlink(settings, state, secret, tell)
+    serverapp = _serverapp(settings, state, secret, bell, tell)
     with sigterm_interrupts():
         try:
             superlink.start()
+            serverapp.start()  # it imports what it needs while the SuperLink does the same
+            from ctfed.federation.flower.control import ControlClient
+
             await_health(superlink, settings.local_address, settings.folder / "ca.crt")
             with ControlClient(settings.local_address, settings.folder / "ca.crt") as control:
-                return _run(control, settings, told.hub, tell)
+                run_id = _start_run(control, settings, told.hub, tell)
+                os.write(bell.ring, b"!")
+                return _follow_process(control, run_id, serverapp, superlink, tell)
         except KeyboardInterrupt:
             tell(f"interrupted; the same command goes on from the journal in {settings.out}")
             return INTERRUPTED
         finally:
+            serverapp.stop()
             superlink.stop()
+            bell.close()
+            secret.unlink(missing_ok=True)
 
 
 def _check_study(settings: ServeSettings, told: ServerFolder, tell: Tell) -> None:
@@ -99,7 +123,7 @@ def _check_study(settings: ServeSettings, told: ServerFolder, tell: Tell) -> Non
         tell(f"UNMASKED: there is no roster in {settings.folder}; this server sees each site's sums")
 
 
-def _run(control: ControlClient, settings: ServeSettings, hub: Hub, tell: Tell) -> int:
+def _start_run(control: ControlClient, settings: ServeSettings, hub: Hub, tell: Tell) -> int:
     new = control.register(hub.keys)
     if new:
         tell(f"registered {len(new)} sites: {', '.join(new)}")
@@ -108,7 +132,37 @@ def _run(control: ControlClient, settings: ServeSettings, hub: Hub, tell: Tell) 
         tell(f"run {left} of the server before is ended")
     run_id = control.start(build_bundle(), _run_config(settings))
     tell(f"run {run_id} started; waiting for {len(hub.sites)} sites: {', '.join(hub.sites)}")
-    return follow(control, run_id, tell)
+    return run_id
+
+
+def _follow_process(control: ControlClient, run_id: int, serverapp: Child, superlink: Child, tell: Tell) -> int:
+    """Wait for the ServerApp's process, which tells its own output; 0 when the run completed, 1 when not.
+
+    Raises:
+        CtfedError: when the SuperLink ends before.
+    """
+    try:
+        while serverapp.alive:
+            if not superlink.alive:
+                raise CtfedError(f"the SuperLink ended during the run, with code {superlink.code}; start again")
+            time.sleep(0.05)
+    except KeyboardInterrupt:
+        control.stop(run_id)
+        raise
+    serverapp.wait()
+    if run_id in control.unfinished():  # it was killed, and could not tell the SuperLink how the run ended
+        tell(f"the ServerApp's process ended with code {serverapp.code}; the same command goes on from the journal")
+        control.stop(run_id)
+    return _told_end(control, run_id, tell)
+
+
+def _told_end(control: ControlClient, run_id: int, tell: Tell) -> int:
+    """Tell how a run has ended; 0 when it completed."""
+    from ctfed.federation.flower.control import COMPLETED
+
+    status, details = control.status(run_id)
+    tell(f"run {run_id}: {status}{': ' + details if details else ''}")
+    return 0 if status == COMPLETED else 1
 
 
 def follow(control: ControlClient, run_id: int, tell: Tell) -> int:
@@ -120,9 +174,7 @@ def follow(control: ControlClient, run_id: int, tell: Tell) -> int:
     except KeyboardInterrupt:
         control.stop(run_id)
         raise
-    status, details = control.status(run_id)
-    tell(f"run {run_id}: {status}{': ' + details if details else ''}")
-    return 0 if status == COMPLETED else 1
+    return _told_end(control, run_id, tell)
 
 
 def _run_config(settings: ServeSettings) -> dict[str, str | float]:
@@ -135,9 +187,7 @@ def _run_config(settings: ServeSettings) -> dict[str, str | float]:
     }
 
 
-def _superlink(settings: ServeSettings, tell: Tell) -> Child:
-    state = settings.state or settings.folder / "state"
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _superlink(settings: ServeSettings, state: Path, secret: Path, tell: Tell) -> Child:
     folder = settings.folder
     arguments = [
         superlink_program(),
@@ -148,10 +198,21 @@ def _superlink(settings: ServeSettings, tell: Tell) -> Child:
         *("--ssl-keyfile", str(folder / "server.key")),
         "--enable-supernode-auth",
         *("--database", str(state / "superlink.db")),
+        *("--isolation", "process"),
+        *("--superexec-auth-secret-file", str(secret)),
     ]
-    # 0.1 s in place of 1 s until the ServerApp starts.
-    environment = child_environment(state / "flwr", {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"})
-    return Child("superlink", arguments, environment, tell, state / "superlink.log")
+    return Child("superlink", arguments, child_environment(state / "flwr"), tell, state / "superlink.log")
+
+
+def _serverapp(settings: ServeSettings, state: Path, secret: Path, bell: Bell, tell: Tell) -> Child:
+    arguments = [
+        *(sys.executable, "-m", "ctfed.federation.flower.serverapp"),
+        *("--runtime-api-address", settings.local_address),
+        *("--root-certificates", str(settings.folder / "ca.crt")),
+        *("--secret-file", str(secret)),
+    ]
+    environment = child_environment(state / "flwr", {VARIABLE: str(bell.listen)})
+    return Child("serverapp", arguments, environment, tell, state / "serverapp.log", [bell.listen], verbatim=True)
 
 
 def superlink_program() -> str:

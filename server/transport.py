@@ -16,6 +16,7 @@ from ctfed.federation.flower.grid import group_id
 from ctfed.federation.flower.records import ASK, HELLO, pack_question, unpack_answer, unpack_hello
 from ctfed.federation.wire import MAX_ANSWER_HEADER, Answer, Question
 from server.assembly import CENSUS_ROUND, OPENING_ROUND
+from server.refusals import advice, is_lasting
 
 Tell = Callable[[str], None]
 
@@ -87,7 +88,7 @@ class FlowerTransport:
 
         Raises:
             SiteLost: when a site has not answered after ``patience.deadline`` seconds (``patience.refused`` while it
-                declines).
+                declines, ``patience.lasting`` while it declines by a rule that will not change, and was asked twice).
         """
         exchange = self._start(round_number, questions)
         watch = _Watch(self._patience, self._tell, _named(round_number), len(questions))
@@ -119,21 +120,35 @@ class FlowerTransport:
 
     def _lose_patience(self, exchange: Exchange[Answer], round_number: int, questions: Mapping[str, Question]) -> None:
         patience, elapsed = self._patience, exchange.elapsed
-        lost = {
-            site: pursuit.last
-            for site, pursuit in exchange.waiting.items()
-            if elapsed > (patience.refused if pursuit.refused else patience.deadline)
-        }
+        lost = {site: pursuit.last for site, pursuit in exchange.waiting.items() if elapsed > _limit(pursuit, patience)}
         if not lost:
             return
         said = "; ".join(f"{site}: {reason}" for site, reason in lost.items())
         raise SiteLost(
             f"{_named(round_number)} stops after {elapsed:.0f} s without {len(lost)} of {len(questions)} sites ({said})"
-            f"{_asked(questions, exchange, '. It asked: ')}. No site was left out of a sum; started again, the study "
-            f"goes on from here.",
+            f"{_asked(questions, exchange, '. It asked: ')}. {_next_step(exchange, lost)}",
             round_number,
             lost,
         )
+
+
+def _limit(pursuit: Pursuit, patience: Patience) -> float:
+    """Seconds that a site is waited for after its last word."""
+    if pursuit.asked > 1 and is_lasting(pursuit.last, pursuit.asked):
+        return min(patience.lasting, patience.refused)
+    return patience.refused if pursuit.refused else patience.deadline
+
+
+def _next_step(exchange: Exchange[Answer], lost: Mapping[str, str]) -> str:
+    """What to do about lost sites, in whole sentences."""
+    if not any(is_lasting(said, exchange.waiting[site].asked) for site, said in lost.items()):
+        known = advice(lost.values())
+        so = f"{known}. " if known else ""
+        return f"{so}No site was left out of a sum; started again, the study goes on from here."
+    return (
+        f"What can be changed: {advice(lost.values())}. Until then the site declines whenever it is asked; its own log "
+        "says more. No site was left out of a sum."
+    )
 
 
 class _Watch:

@@ -28,7 +28,8 @@ def scrub(message: Message, context: Context, call_next: ClientAppCallable) -> M
     try:
         return call_next(message, context)
     except Refusal as refusal:
-        log.warning("declined to answer (%s); the server is told the rule only", refusal)
+        # What is printed of a log is its first line (ctfed.federation.flower.processes); the rest stays at the site.
+        log.warning("declined to answer; the server is told %r only", public_reason(refusal), exc_info=True)
         return scrubbed_reply(refusal, message)
     except Exception as error:  # the border of the site: every error, known or not, is reduced to its name
         log.exception("could not answer; the server is told %r only", public_reason(error))

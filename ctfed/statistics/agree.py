@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
 
 from ctfed.federation.algorithm import Algorithm
 from ctfed.federation.arrays import BoolArray, FloatArray, IntArray, frozen
@@ -32,6 +31,7 @@ from ctfed.statistics.evaluation_tables import EvaluationTable
 from ctfed.statistics.horizons import FollowUp, HorizonWeights
 from ctfed.statistics.scores import require_scores, score_moments, score_quantiles
 from ctfed.statistics.select import Select
+from ctfed.statistics.tails import normal_isf
 from ctfed.statistics.timegrid import TimeGrid
 
 MOST_SCORE_BINS = 50
@@ -283,7 +283,7 @@ def _share(part: FloatArray, whole: FloatArray) -> FloatArray:
 
 def wilson(part: FloatArray, whole: FloatArray, level: float = 0.95) -> FloatArray:
     """(..., 2) Wilson's limits of a proportion; NaN where there is nobody."""
-    z = float(norm.isf((1 - level) / 2))
+    z = normal_isf((1 - level) / 2)
     n = np.where(whole > 0, whole, np.nan)
     centre = (part + z**2 / 2) / (n + z**2)
     half = z / (n + z**2) * np.sqrt(part * (n - part) / n + z**2 / 4)

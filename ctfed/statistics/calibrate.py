@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
 
 from ctfed.federation.algorithm import Algorithm
 from ctfed.federation.arrays import FloatArray, frozen
@@ -31,6 +30,7 @@ from ctfed.federation.view import View
 from ctfed.statistics.curves import kaplan_meier
 from ctfed.statistics.evaluation_tables import ScoreTable
 from ctfed.statistics.horizons import FollowUp, HorizonWeights, check_hazard, log_hazards, risk_at
+from ctfed.statistics.tails import normal_isf
 
 
 @register("horizon-losses")
@@ -123,7 +123,7 @@ class RiskErrors:
 
     def ratio_intervals(self, level: float = 0.95) -> FloatArray:
         """(m, H, 2) limits of observed / expected, symmetric on the log scale; the expected risk is taken as known."""
-        half = norm.isf((1 - level) / 2) * np.divide(
+        half = normal_isf((1 - level) / 2) * np.divide(
             self.observed_error, self.observed, out=np.full_like(self.observed, np.nan), where=self.observed > 0
         )
         return np.stack([self.ratio * np.exp(-half), self.ratio * np.exp(half)], axis=-1)

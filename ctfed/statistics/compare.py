@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import chi2, norm, t
 
 from ctfed.federation.algorithm import Algorithm
 from ctfed.federation.arrays import FloatArray
@@ -32,6 +31,7 @@ from ctfed.federation.summary import Entry, Layout, Summary, Total
 from ctfed.federation.view import View
 from ctfed.statistics.concordance import Concordance, count_pairs, within_site_concordance
 from ctfed.statistics.scores import require_scores
+from ctfed.statistics.tails import chi2_sf, normal_isf, normal_sf, t_isf
 
 METHODS = ("reml", "dersimonian-laird", "paule-mandel")
 FEWEST_SITES = 4  # of a sum over sites' results: with fewer its four numbers nearly determine each of them
@@ -56,7 +56,7 @@ class PairedDifferences:
 
     def intervals(self, level: float = 0.95) -> FloatArray:
         """(m, m, 2) normal limits."""
-        half = float(norm.isf((1 - level) / 2)) * self.standard_error
+        half = normal_isf((1 - level) / 2) * self.standard_error
         return np.stack([self.value - half, self.value + half], axis=-1)
 
 
@@ -82,7 +82,7 @@ def differences_of(found: Concordance) -> PairedDifferences:
     known = variance > 1e-14 * (spread[:, None] + spread[None, :])
     error = np.sqrt(np.where(known, variance, np.nan))
     z = value / error
-    p = np.asarray(2 * norm.sf(np.abs(z)))
+    p = 2 * normal_sf(np.abs(z))
     return PairedDifferences(found, value, error, z, p, _holm(p))
 
 
@@ -167,12 +167,12 @@ def random_effects(
     estimate = float((w * y).sum() / w.sum())
     error = float(1 / np.sqrt(w.sum()))
     tail = (1 - level) / 2
-    reach = float(norm.isf(tail))
+    reach = normal_isf(tail)
     if knapp_hartung:
         scale = float(np.sqrt((w * (y - estimate) ** 2).sum() / (k - 1)))
         error *= max(scale, 1.0) if at_least_normal else scale
-        reach = float(t.isf(tail, k - 1))
-    ahead = float(t.isf(tail, k - 2)) * float(np.sqrt(tau2 + error**2)) if k > 2 else float("nan")
+        reach = float(t_isf(tail, k - 1))
+    ahead = float(t_isf(tail, k - 2)) * float(np.sqrt(tau2 + error**2)) if k > 2 else float("nan")
     return RandomEffects(
         sites=k,
         estimate=estimate,
@@ -181,7 +181,7 @@ def random_effects(
         upper=estimate + reach * error,
         tau2=tau2,
         q=q,
-        q_p=float(chi2.sf(q, k - 1)),
+        q_p=float(chi2_sf(q, k - 1)),
         i2=max(0.0, 1 - (k - 1) / q) if q > 0 else 0.0,
         prediction_lower=estimate - ahead,
         prediction_upper=estimate + ahead,
@@ -330,7 +330,7 @@ def heterogeneity(view: View, *, minimum: int = 10, level: float = 0.95) -> Algo
     q = np.maximum(total["second"] - w * mean**2, 0.0)
     tau2 = np.maximum(0.0, (q - (k - 1)) / (w - ww / w))
     error = np.sqrt(w + tau2 * ww) / w
-    ahead = t.isf((1 - level) / 2, k - 2) * np.sqrt(tau2 + error**2)
+    ahead = t_isf((1 - level) / 2, k - 2) * np.sqrt(tau2 + error**2)
     i2 = np.where(q > 0, np.maximum(0.0, 1 - (k - 1) / np.where(q > 0, q, 1.0)), 0.0)
     prediction = np.stack([mean - ahead, mean + ahead], axis=1) + 0.5
     return Heterogeneity(k, mean + 0.5, error, tau2, q, i2, prediction)

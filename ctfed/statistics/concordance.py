@@ -25,7 +25,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm, rankdata
 
 from ctfed.federation.algorithm import Algorithm
 from ctfed.federation.arrays import BoolArray, FloatArray, IntArray
@@ -35,6 +34,7 @@ from ctfed.federation.query import Exposure, Query
 from ctfed.federation.summary import Entry, Layout, Summary, Total
 from ctfed.federation.view import View
 from ctfed.statistics.scores import require_scores
+from ctfed.statistics.tails import normal_isf, normal_sf
 
 # All sums are multiples of 1/4 and travel exactly: pairs of up to 2**26 patients per site, their squares up to 2**20.
 PAIRS_EXPONENT = 16
@@ -120,6 +120,13 @@ class Pairs:
     tied: FloatArray
 
 
+def _dense_ranks(values: FloatArray) -> FloatArray:
+    """Ranks from 1, equal values sharing one; all NaN when any value is (as scipy's ``rankdata``, method 'dense')."""
+    if np.isnan(values).any():
+        return np.full(values.size, np.nan)
+    return np.asarray(np.unique(values, return_inverse=True)[1] + 1, dtype=np.float64)
+
+
 def count_pairs(time: FloatArray, event: BoolArray, scores: FloatArray) -> Pairs:
     """Compare all pairs of one stratum: O(m n^2) in blocks of bounded memory.
 
@@ -137,7 +144,8 @@ def count_pairs(time: FloatArray, event: BoolArray, scores: FloatArray) -> Pairs
     comparable += np.searchsorted(first, np.arange(n), side="right")
     ranks: Float32Array = np.zeros((models, n), dtype=np.float32)
     if n:
-        ranks[:] = rankdata(scores[order], method="dense", axis=0).T
+        for model, column in enumerate(scores[order].T):
+            ranks[model] = _dense_ranks(column)
     signs = np.zeros((models, n))
     unequal = np.zeros(models)
     for some, part in _blocks(models, first, n):
@@ -216,7 +224,7 @@ class Concordance:
         """(m, 2) limits, symmetric for log(C / (1 - C)); NaN where C is 0 or 1 or undefined: it has no error then."""
         with np.errstate(divide="ignore", invalid="ignore"):
             centre = np.log(self.value / (1 - self.value))
-            half = norm.isf((1 - level) / 2) * self.standard_error / (self.value * (1 - self.value))
+            half = normal_isf((1 - level) / 2) * self.standard_error / (self.value * (1 - self.value))
             limits = 1 / (1 + np.exp(-np.stack([centre - half, centre + half], axis=1)))
         return np.where(np.isfinite(centre)[:, None], limits, np.nan)
 
@@ -231,9 +239,9 @@ class Concordance:
         value = float(self.value[model] - self.value[other])
         v = self.covariance
         error = float(np.sqrt(max(0.0, v[model, model] + v[other, other] - 2 * v[model, other])))
-        half = float(norm.isf((1 - level) / 2)) * error
+        half = normal_isf((1 - level) / 2) * error
         z = value / error if error > 0 else float("nan")
-        return Difference(value, error, value - half, value + half, z, float(2 * norm.sf(abs(z))))
+        return Difference(value, error, value - half, value + half, z, float(2 * normal_sf(abs(z))))
 
 
 def within_site_concordance(view: View, *, covariance: bool = False) -> Algorithm[Concordance]:

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import chi2, norm
 
 from ctfed.federation.algorithm import Algorithm, Bundle
 from ctfed.federation.arrays import BoolArray, FloatArray, frozen
@@ -24,6 +23,7 @@ from ctfed.federation.query import Exposure, Query
 from ctfed.federation.summary import Entry, Layout, Summary, Total
 from ctfed.federation.view import View
 from ctfed.statistics.scores import ThresholdGroup, require_scores, score_medians
+from ctfed.statistics.tails import chi2_sf, normal_isf
 from ctfed.statistics.timegrid import TimeGrid
 from ctfed.statistics.timegrid_merge import TimeCounts, merge_edges
 
@@ -197,7 +197,7 @@ class LogRank:
     @property
     def p(self) -> FloatArray:
         """(m,) upper tail of chi-squared with one degree of freedom."""
-        return np.asarray(chi2.sf(self.statistic, 1), dtype=np.float64)
+        return chi2_sf(self.statistic, 1)
 
 
 def log_rank(counts: FloatArray) -> LogRank:
@@ -283,7 +283,7 @@ def kaplan_meier(counts: FloatArray, grid: TimeGrid, *, level: float = 0.95, ban
     log_variance: FloatArray = np.cumsum(d / (n * np.where(n > d, n - d, 1.0)), axis=-1)
     sigma = np.sqrt(log_variance)
     known: FloatArray = np.where(survival > 0, survival, np.nan)
-    half: FloatArray = float(norm.isf((1 - level) / 2)) * sigma
+    half: FloatArray = normal_isf((1 - level) / 2) * sigma
     lower, upper = _log_log_band(known, half) if band == "log-log" else _log_band(known, half)
     return GroupCurves(
         time=grid.edges,

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import chi2
 
 from ctfed.federation.algorithm import Algorithm
 from ctfed.federation.arrays import BoolArray, FloatArray, frozen
@@ -21,6 +20,7 @@ from ctfed.federation.query import Exposure, Query
 from ctfed.federation.summary import Entry, Layout, Summary, Total
 from ctfed.federation.view import View
 from ctfed.statistics.horizons import log_hazards
+from ctfed.statistics.tails import chi2_sf
 from ctfed.statistics.timegrid import TimeGrid
 
 DECILES = 10
@@ -126,4 +126,4 @@ def d_calibration(view: View, grid: TimeGrid, hazard: FloatArray, *, bins: int =
     counts = np.where((total["declined"] > 0)[:, None], np.nan, total["counts"])
     expected = counts.sum(axis=1, keepdims=True) / bins
     statistic = ((counts - expected) ** 2 / expected).sum(axis=1)
-    return DCalibration(counts, statistic, np.asarray(chi2.sf(statistic, bins - 1)))
+    return DCalibration(counts, statistic, chi2_sf(statistic, bins - 1))

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit
-from scipy.stats import norm
 
 from ctfed.federation.algorithm import Algorithm, Bundle
 from ctfed.federation.arrays import BoolArray, FloatArray, frozen
@@ -28,6 +27,7 @@ from ctfed.federation.query import Exposure, Query
 from ctfed.federation.summary import Entry, Layout, Summary, Total
 from ctfed.federation.view import View
 from ctfed.statistics.horizons import FollowUp, HorizonWeights, check_hazard, log_hazards
+from ctfed.statistics.tails import normal_isf
 
 LARGEST_LOGIT = 30.0  # risks closer than 1e-13 to 0 or 1 count as that close
 STEEPEST = 10.0  # slope beyond which a regression would count scores above a threshold
@@ -144,12 +144,12 @@ class Recalibration:
 
     def slope_intervals(self, level: float = 0.95) -> FloatArray:
         """(m, H, 2) normal limits of the slope."""
-        half = norm.isf((1 - level) / 2) * self.slope_error
+        half = normal_isf((1 - level) / 2) * self.slope_error
         return np.stack([self.slope - half, self.slope + half], axis=-1)
 
     def intercept_intervals(self, level: float = 0.95) -> FloatArray:
         """(m, H, 2) normal limits of the calibration in the large."""
-        half = norm.isf((1 - level) / 2) * self.intercept_error
+        half = normal_isf((1 - level) / 2) * self.intercept_error
         return np.stack([self.intercept - half, self.intercept + half], axis=-1)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from ctfed.federation.arrays import FloatArray, IntArray
 from ctfed.statistics.sections import SectionTable
+from ctfed.statistics.tails import normal_sf, t_sf
 
 SMALL_EXPECTED = 5.0  # an expected count below it makes Fisher's test the better one, of 2 x 2 tables
 
@@ -60,7 +60,7 @@ def t_test(a: Sample, b: Sample, equal_variances: bool = False) -> Comparison | 
         degrees = float((va + vb) ** 2 / (va**2 / (a.count - 1) + vb**2 / (b.count - 1)))
         error = np.sqrt(va + vb)
     t = float((a.mean - b.mean) / error)
-    p = float(2 * stats.t.sf(abs(t), degrees))
+    p = float(2 * t_sf(abs(t), degrees))
     return Comparison("Student's t test" if equal_variances else "Welch's t test", t, p, p, p, degrees)
 
 
@@ -73,6 +73,8 @@ def table_test(table: IntArray) -> Comparison | None:
     counts = table[table.sum(axis=1) > 0]
     if counts.shape[0] < 2 or (counts.sum(axis=0) == 0).any():
         return None
+    from scipy import stats  # a second of imports, which sites have no use for
+
     found = stats.chi2_contingency(counts)
     expected = np.asarray(found.expected_freq, dtype=np.float64)
     few = int((expected < SMALL_EXPECTED).sum())
@@ -130,4 +132,4 @@ def _spread(m: float, n: float, ties: FloatArray) -> float:
 def _two_sided(distance: float, spread: float) -> float:
     if spread == 0:
         return 0.0 if distance > 0 else 1.0
-    return float(min(1.0, 2 * stats.norm.sf((distance - 0.5) / spread)))
+    return float(min(1.0, 2 * float(normal_sf((distance - 0.5) / spread))))

@@ -89,6 +89,12 @@ class Federation:
                 continue
         process.wait(10)
 
+    def kill_below(self, name: str, word: str) -> None:
+        """SIGKILL for those processes below a command whose command line holds ``word``, as for want of memory."""
+        for pid in descendants(self.processes[name].pid):
+            if word in Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8"):
+                os.kill(pid, signal.SIGKILL)
+
     def wait(self, seconds: float) -> int:
         """The exit code of `ctfed serve`."""
         try:
@@ -194,10 +200,9 @@ def main() -> int:
     if command == "serve":
         from server.deploy import ServeSettings, serve
 
-        run_config = settings["run_config"]
-        return serve(
-            ServeSettings(folder / "server", STUDY, folder / "out", port=settings["port"], run_config=run_config)
-        )
+        port, run_config = settings["port"], settings["run_config"]
+        state = folder / "hub"  # beside the folder of `ctfed provision`, which may be read-only
+        return serve(ServeSettings(folder / "server", STUDY, folder / "out", "127.0.0.1", port, state, run_config))
     from ctfed.node import JoinSettings, join
 
     site = folder / "sites" / settings["name"]

@@ -82,15 +82,15 @@ class Network:
     def __init__(self) -> None:
         number = os.getpid() % 250
         self.name = f"ctfed{os.getpid()}"
-        self._cable = f"ctfed{number}h"
-        self.here, self._there = f"10.213.{number}.1", f"10.213.{number}.2"
+        self.cable = f"ctfed{number}h"
+        self.here, self.there = f"10.213.{number}.1", f"10.213.{number}.2"
 
     def __enter__(self) -> Network:
         _ip("netns", "add", self.name)
         try:
-            _ip("link", "add", self._cable, "type", "veth", "peer", "name", "eth0", "netns", self.name)
-            _ip("addr", "add", f"{self.here}/30", "dev", self._cable)
-            _ip("-n", self.name, "addr", "add", f"{self._there}/30", "dev", "eth0")
+            _ip("link", "add", self.cable, "type", "veth", "peer", "name", "eth0", "netns", self.name)
+            _ip("addr", "add", f"{self.here}/30", "dev", self.cable)
+            _ip("-n", self.name, "addr", "add", f"{self.there}/30", "dev", "eth0")
             _ip("-n", self.name, "link", "set", "lo", "up")
             _ip("-n", self.name, "link", "set", "eth0", "up")
             self.plug()
@@ -100,7 +100,7 @@ class Network:
         return self
 
     def __exit__(self, *error: object) -> None:
-        subprocess.run(["ip", "link", "del", self._cable], stderr=subprocess.DEVNULL, check=False)  # may not be there
+        subprocess.run(["ip", "link", "del", self.cable], stderr=subprocess.DEVNULL, check=False)  # may not be there
         _ip("netns", "del", self.name)
 
     @property
@@ -110,11 +110,11 @@ class Network:
 
     def cut(self) -> None:
         """Pull the cable out."""
-        _ip("link", "set", self._cable, "down")
+        _ip("link", "set", self.cable, "down")
 
     def plug(self) -> None:
         """Put it in again."""
-        _ip("link", "set", self._cable, "up")
+        _ip("link", "set", self.cable, "up")
 
 
 def why_no_network() -> str:

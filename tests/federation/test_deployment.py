@@ -56,6 +56,8 @@ def test_a_deployed_study_gives_the_bits_of_the_in_process_one(tmp_path: Path) -
         below = [pid for process in federation.processes.values() for pid in descendants(process.pid)]
     assert not [pid for pid in below if Path(f"/proc/{pid}").exists()], "a process was left behind"
     assert not (tmp_path / "home").exists(), "something was written to the home folder"
+    assert (tmp_path / "hub" / "superlink.db").exists()
+    assert not (tmp_path / "server" / "state").exists(), "something was written beside the server's keys"
 
 
 def test_a_round_that_the_server_lost_is_answered_with_the_stored_bits(tmp_path: Path) -> None:
@@ -90,6 +92,30 @@ def test_a_server_that_is_killed_after_every_round_ends_with_the_same_bits(tmp_p
         assert all(sorted(federation.answered(name)) == [0, 1, 2] for name in NAMES)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("flower-superlink", "the SuperLink ended during the run"),
+        ("flower.serverapp", "the ServerApp's process ended with"),
+    ],
+)
+def test_a_server_that_loses_one_of_its_processes_ends_in_words_and_goes_on(
+    tmp_path: Path, name: str, said: str
+) -> None:
+    with Federation(tmp_path, rounds=4) as federation:
+        for site in NAMES:
+            federation.join(site)
+        federation.serve()
+        federation.await_rounds(1, START)
+        federation.kill_below("server", name)
+        assert federation.wait(START) != 0
+        assert said in federation.output()
+        federation.serve()
+        assert federation.wait(RESTART) == 0, federation.output()
+        assert federation.totals() == pooled_bits(federation)
+
+
 def test_sites_that_approved_another_study_or_roster_are_named_with_their_rule(tmp_path: Path) -> None:
     with Federation(tmp_path, rounds=1) as federation:
         other = tmp_path / "other.yaml"
@@ -109,6 +135,7 @@ def test_sites_that_approved_another_study_or_roster_are_named_with_their_rule(t
         said = federation.output()
         assert "the opening of the run stops" in said
         assert "lyon: refused:study-not-approved" in said
+        assert "study-not-approved: the site's steward approves the study" in said
         assert "oslo: refused:roster-not-approved" in said
         assert federation.journalled() == 0
         assert all(federation.answered(name) == [] for name in NAMES)

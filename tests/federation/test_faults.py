@@ -178,14 +178,15 @@ def test_a_site_with_another_version_ends_the_run_in_words(tmp_path: Path) -> No
         assert federation.journalled() == 0
 
 
-def test_a_site_that_speaks_another_format_is_waited_for_and_named(tmp_path: Path) -> None:
+def test_a_site_that_speaks_another_format_is_named_and_ends_the_run(tmp_path: Path) -> None:
     with FaultyFederation(tmp_path, rounds=1) as federation:
         for name in ("bern", "oslo"):
             federation.join(name)
         federation.join_with("lyon", format="1")
-        federation.serve(**{"round-deadline": 8.0})
+        federation.serve()
         assert federation.wait(START) == 1
         assert "lyon: error:MalformedMessage" in federation.output()
+        assert "install the same version of ctfed" in federation.output()
         assert "this site understands 1" in federation.node_log("lyon")
         assert federation.answered("lyon") == []
 

@@ -154,7 +154,11 @@ def test_this_flwr_can_be_quickened() -> None:
     """Fails when another flwr is installed than the one whose inside ctfed knows."""
     from flwr.supernode import start_client_internal
 
-    code = "from ctfed.federation.flower import pace; pace.quicken_object_pulls(); pace.quicken_supernode()"
+    code = (
+        "from ctfed.federation.flower import pace, serverapp, supernode;"
+        "pace.quicken_object_pulls(); pace.quicken_supernode(); pace.quicken_retries();"
+        "supernode.receive_whole_messages(); supernode.ask_to_be_taken_in(); serverapp.do_not_wait_for_logs()"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert start_client_internal.time is time, "nothing was changed in this process"
 
@@ -169,7 +173,7 @@ from ctfed.federation.flower import supernode
 def ended(object_id):
     raise RunNotRunningException
 
-supernode.let_go_of_ended_runs()
+supernode.receive_whole_messages()
 try:
     start_client_internal.pull_objects(["object"], pull_object_fn=ended)
 except Exception as error:

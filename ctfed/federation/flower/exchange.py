@@ -30,6 +30,7 @@ class Patience:
     Attributes:
         deadline: for one round, until ``SiteLost``.
         refused: the same, while the last word of the site was a refusal by one of its rules.
+        lasting: the same, while it was a refusal that follows from the question and will be repeated.
         join: for the roster to be complete at the start.
         silence: without any reply to a question, until it is asked again; doubles each time.
         ask_again: after an error, until the question is asked again; doubles up to ``ask_again_max``.
@@ -39,6 +40,7 @@ class Patience:
 
     deadline: float = 6 * 3600.0
     refused: float = 600.0
+    lasting: float = 3.0
     join: float = 3600.0
     silence: float = 900.0
     ask_again: float = 1.0

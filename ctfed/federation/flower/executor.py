@@ -36,6 +36,7 @@ from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
+from ctfed.federation.flower import bell
 from ctfed.federation.flower.bundle import FAB_ID, check_bundle
 from ctfed.federation.flower.pace import Rest, quicken_object_pulls
 from ctfed.federation.flower.records import public_reason, scrubbed_reply
@@ -43,14 +44,26 @@ from ctfed.federation.flower.records import public_reason, scrubbed_reply
 log = logging.getLogger(__name__)
 
 FIRST_REST, LONGEST_REST = 0.03, 1.0  # s between two looks for a task; the SuperNode is on the same machine
+BELL_REST = 1.0  # s, in place of both, where the SuperNode rings a bell
 _ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
 
 
 class WarmExecutor:
     """Takes tasks from one SuperNode and answers them one at a time."""
 
-    def __init__(self, address: str, app: ClientApp, *, fab_id: str = FAB_ID, secret_file: Path | None = None) -> None:
-        """``address`` is the SuperNode's Runtime API (host:port, loopback); ``secret_file`` is shared with it."""
+    def __init__(
+        self,
+        address: str,
+        app: ClientApp,
+        *,
+        fab_id: str = FAB_ID,
+        secret_file: Path | None = None,
+        heard: threading.Event | None = None,
+    ) -> None:
+        """``address`` is the SuperNode's Runtime API (host:port, loopback); ``secret_file`` is shared with it.
+
+        ``heard`` is set by others whenever a look for a task is worth while.
+        """
         self._address = address
         self._app = app
         self._fab_id = fab_id
@@ -61,11 +74,17 @@ class WarmExecutor:
         # Without Flower's endless retries: this loop looks again by itself, and can be stopped in between.
         self._client = self._connect(*interceptors, retry=False)
         self._stop = threading.Event()
-        self._rest = Rest(FIRST_REST, LONGEST_REST, self._stop.wait)
+        self._heard = heard or threading.Event()
+        self._rest = Rest(BELL_REST if heard else FIRST_REST, LONGEST_REST, self._wait)
 
     def stop(self) -> None:
         """End ``run`` after the task at hand."""
         self._stop.set()
+        self._heard.set()
+
+    def _wait(self, seconds: float) -> None:
+        self._heard.wait(seconds)
+        self._heard.clear()  # before the next look, so that a ring during that look is not lost
 
     def run(self) -> None:
         """Answer tasks until ``stop``."""
@@ -77,7 +96,7 @@ class WarmExecutor:
                 response = self._client.AcquireTask(request)
                 if response.HasField("task") and response.token:
                     self._answer(response.token)
-                    self._rest.busy()
+                    self._rest.restart()
                 else:
                     self._rest.idle()
                 away = False
@@ -134,8 +153,12 @@ def main(arguments: list[str] | None = None) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # one line per look is no news
 
     from ctfed.federation.client_app import app
+    from ctfed.node import register_queries
 
-    executor = WarmExecutor(options.runtime_api_address, app, fab_id=options.fab_id, secret_file=options.secret_file)
+    register_queries()  # a second or two of imports, for which no round has to wait
+    executor = WarmExecutor(
+        options.runtime_api_address, app, fab_id=options.fab_id, secret_file=options.secret_file, heard=bell.heard()
+    )
     signal.signal(signal.SIGTERM, lambda *_: executor.stop())
     log.info("ready for tasks of %s", options.fab_id)
     executor.run()

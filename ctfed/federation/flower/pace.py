@@ -1,7 +1,8 @@
 """Flower's pace: shorter waits where Flower 1.41 sleeps for seconds between two messages.
 
-Uses of Flower's inside: the defaults of ``pull_objects``, and the name ``time`` inside
-``flwr.supernode.start_client_internal``. Both are checked, so that another flwr fails here and not in the field.
+Uses of Flower's inside: the defaults of ``pull_objects``, the name ``time`` inside
+``flwr.supernode.start_client_internal``, and the name ``make_simple_http_retry_invoker`` inside
+``flwr.supernode.fleet_http_connection``. All are checked, so that another flwr fails here and not in the field.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import types
 from collections.abc import Callable
 
 from flwr.supercore.inflatable import inflatable_utils
+from flwr.supercore.retry import RetryInvoker
 
 OBJECT_BACKOFF = 0.05  # s; Flower waits 1 s before it asks again for an object that is still on its way
 
@@ -18,6 +20,7 @@ IDLE_SLEEP = 3.0  # s; how long Flower's SuperNode sleeps when there is no messa
 FIRST_REST = 0.2  # s; how long ours sleeps first; each look costs the SuperLink about 15 ms of one core
 BUSY_REST = 0.03  # s; between two looks for the reply of a ClientApp at work (Flower: 0.5 s)
 GROWTH = 1.02  # 0.2 s grows to 3 s in 137 looks: after about two idle minutes
+RETRY_GROWTH = 1.1  # of the longest wait before the next try to reach the server; Flower doubles it, to 20 s
 
 
 def quicken_object_pulls() -> None:
@@ -55,8 +58,12 @@ class Rest:
 
     def busy(self, seconds: float = 0.0) -> None:
         """Something came: sleep for ``seconds`` at most, and start again with short sleeps."""
-        self._next = self._first
+        self.restart()
         self._sleep(min(seconds, BUSY_REST))
+
+    def restart(self) -> None:
+        """Something came: the next sleep is a short one."""
+        self._next = self._first
 
     def as_flower_sleeps(self, seconds: float) -> None:
         """In place of ``time.sleep`` in Flower's loop, which asks for 3 s only when it has found no message."""
@@ -77,3 +84,27 @@ def quicken_supernode() -> None:
     if getattr(start_client_internal, "time", None) is not time:
         raise RuntimeError("flwr's SuperNode loop has changed; ctfed is made for flwr 1.41.0")
     start_client_internal.time = types.SimpleNamespace(sleep=Rest().as_flower_sleeps)
+
+
+def quicken_retries() -> None:
+    """Try again to reach a server that is away after up to a tenth of the time that it has been away, and 20 s at most.
+
+    Flower's wait is about as long as the server was away: sites that came 10 s before their server joined 8 s after it.
+
+    Raises:
+        RuntimeError: when this flwr does not try again as 1.41.0 does.
+    """
+    from flwr.common.constant import MAX_RETRY_DELAY
+    from flwr.supercore.retry.retry_invoker import exponential
+    from flwr.supernode import fleet_http_connection
+
+    make = getattr(fleet_http_connection, "make_simple_http_retry_invoker", None)
+    if make is None or not hasattr(make(), "wait_gen_factory"):
+        raise RuntimeError("flwr's SuperNode tries again in another way; ctfed is made for flwr 1.41.0")
+
+    def made() -> RetryInvoker:
+        invoker = make()
+        invoker.wait_gen_factory = lambda: exponential(1.0, RETRY_GROWTH, MAX_RETRY_DELAY)
+        return invoker
+
+    fleet_http_connection.make_simple_http_retry_invoker = made

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from ctfed.federation.disk import private
 from ctfed.federation.errors import CtfedError
 
 Tell = Callable[[str], None]
@@ -34,7 +36,9 @@ _REASONS = {
 }
 _CERTIFICATE = re.compile(r"certificate verify failed: ([^(]*[^( ])")
 _EXIT_CODE = re.compile(r"Exit Code: (\d+)")
-_NEWS = re.compile(r"\b(WARN|WARNING|ERROR|CRITICAL)\b|Exit Code|SuperNode ID|ready for tasks")
+# Lines that are told: by the level that they begin with, because the text of an error may hold any word of a table.
+_LEVEL = r"(?:[0-9-]{10} [0-9:,]+ )?"
+_NEWS = re.compile(rf"{_LEVEL}(?:(?:WARN|WARNING|ERROR|CRITICAL)\b|INFO\b.*(?:SuperNode ID|ready for tasks))")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PR_SET_PDEATHSIG = 1
 LOG_BYTES = 20 * 2**20  # a longer log is put aside, as <name>.1, when its process is started
@@ -60,6 +64,15 @@ def child_environment(home: Path, extra: Mapping[str, str] | None = None) -> dic
         **(extra or {}),
     }
     return environment
+
+
+def new_secret(path: Path) -> Path:
+    """A secret in a new file, for two processes of one command: no other on this machine can take their tasks."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(secrets.token_bytes(32))
+    return path
 
 
 @contextmanager
@@ -90,14 +103,27 @@ class Child:
     """One child process, which can be started again and again."""
 
     def __init__(
-        self, name: str, arguments: Sequence[str], environment: Mapping[str, str], tell: Tell, log: Path
+        self,
+        name: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        tell: Tell,
+        log: Path,
+        descriptors: Sequence[int] = (),
+        *,
+        verbatim: bool = False,
     ) -> None:
-        """Every line the process prints goes to the file ``log``; ``tell`` gets the news, as '[name] line'."""
+        """Every line the process prints goes to the file ``log``; ``tell`` gets the news, as '[name] line'.
+
+        The process inherits the open files ``descriptors``. With ``verbatim``, ``tell`` gets every line as it is.
+        """
         self.name = name
         self._arguments = list(arguments)
         self._environment = dict(environment)
         self._tell = tell
         self._log = log
+        self._descriptors = tuple(descriptors)
+        self._verbatim = verbatim
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._started = 0.0
@@ -140,10 +166,18 @@ class Child:
             text=True,
             errors="replace",
             start_new_session=True,
+            pass_fds=self._descriptors,
             preexec_fn=_die_with_parent(),
         )
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()
+
+    def wait(self) -> None:
+        """Wait until the process has ended and all that it printed has been told."""
+        if self._process is not None:
+            self._process.wait()
+        if self._reader is not None:
+            self._reader.join(timeout=2.0)
 
     def keep_alive(self) -> None:
         """Start the process if it does not run; after a failure with a growing wait.
@@ -200,12 +234,14 @@ class Child:
     def _read(self, process: subprocess.Popen[str]) -> None:
         if process.stdout is None:
             return
-        with self._log.open("a", encoding="utf-8", buffering=1) as file:
+        with open(self._log, "a", encoding="utf-8", buffering=1, opener=private) as file:
             for raw in process.stdout:
                 line = _COLOUR.sub("", raw).rstrip()
                 self.tail.append(line)
                 file.write(f"[{self.name}] {line}\n")
-                if _NEWS.search(line):
+                if self._verbatim:
+                    self._tell(line)
+                elif _NEWS.match(line):
                     self._tell(f"[{self.name}] {line}")
 
 

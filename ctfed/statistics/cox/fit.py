@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from ctfed.federation.algorithm import Algorithm
 from ctfed.federation.arrays import FloatArray
@@ -17,6 +16,7 @@ from ctfed.statistics.cox.penalty import ElasticNet, PenaltyStack
 from ctfed.statistics.cox.pooled import pooled_oracle
 from ctfed.statistics.cox.solver import Curvatures, Oracle, Settings, Solution, minimise
 from ctfed.statistics.cox.stratified import CoxDerivatives, stratified_oracle
+from ctfed.statistics.tails import normal_ppf, normal_sf
 from ctfed.statistics.timegrid import TimeGrid
 
 LARGE_COEFFICIENT = 8.0  # a log hazard ratio per standard deviation beyond which separation is the likelier cause
@@ -69,14 +69,14 @@ class CoxFit:
     @property
     def p_values(self) -> FloatArray | None:
         """(p,) two-sided Wald p-values."""
-        return None if self.z is None else 2 * stats.norm.sf(np.abs(self.z))
+        return None if self.z is None else 2 * normal_sf(np.abs(self.z))
 
     def intervals(self, level: float = 0.95) -> FloatArray | None:
         """(p, 2) Wald confidence limits of the coefficients."""
         errors = self.standard_errors
         if errors is None:
             return None
-        reach = stats.norm.ppf(0.5 + level / 2) * errors
+        reach = normal_ppf(0.5 + level / 2) * errors
         return np.stack([self.coefficients - reach, self.coefficients + reach], axis=1)
 
 
