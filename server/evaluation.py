@@ -12,7 +12,7 @@ from ctfed.federation.algorithm import Algorithm, beside
 from ctfed.federation.arrays import FloatArray, frozen
 from ctfed.federation.errors import CtfedError
 from ctfed.federation.view import View
-from ctfed.statistics.cox import CoxFit, fit_cox
+from ctfed.statistics.cox import CoxFit
 from ctfed.statistics.curves import GroupCurves, LogRank, group_curves
 from ctfed.statistics.discriminate import (
     Bounded,
@@ -27,6 +27,7 @@ from ctfed.statistics.predict import LinearPredictor
 from ctfed.statistics.scores import ThresholdGroup, score_medians
 from ctfed.statistics.timegrid import TimeGrid
 from ctfed.study import Study
+from server.hazard_ratio import hazard_ratio
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def _groups(study: Study, train: View, test: View) -> Algorithm[tuple[RiskGroups
         return None, f"no curves by risk group: {error}"
     ratio, note = None, ""
     try:
-        ratio = yield from fit_cox(test.then(ThresholdGroup(frozen(thresholds))), ties=study.single.ties)
+        ratio = yield from hazard_ratio(test.then(ThresholdGroup(frozen(thresholds))), study.single.ties)
     except CtfedError as error:
         note = f"no hazard ratio between the risk groups: {error}"
     return RiskGroups(float(thresholds[0]), curves, logrank, ratio), note

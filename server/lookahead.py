@@ -3,7 +3,9 @@
 Where people carry every exchange, exchanges are what a study costs. Before each one, the study is driven to its end
 several times in this process, with the totals that are known so far and with those of invented patients for the rest.
 A question that comes up in every one of these futures does not depend on the answers that are still missing, and
-travels at once. The study asks what it would have asked, in fewer exchanges, and its result has the same bits.
+travels at once. Where the next evaluation of a Cox fit will be its last (see ``convergence``), what follows the fit is
+asked beside it; and a search for medians and quantiles is asked several steps at once (see ``searches``). The study
+gets the totals that it would have got, in fewer exchanges, and its result has the same bits.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from ctfed.federation.view import View
 from ctfed.federation.wire import Question, decode_question, encode_question, read_totals, summary_limbs
 from ctfed.study import Study, census_of
 from server.assembly import opened_census, read_assembly
+from server.convergence import Fits
+from server.searches import Told, ahead
 from server.synthetic import synthetic_cohorts
 
 R = TypeVar("R")
@@ -36,6 +40,36 @@ R = TypeVar("R")
 GUESSES = 3
 PATIENTS = 120  # of each invented site
 BUDGET = 64 * 2**20  # bytes that a site sends in one exchange
+
+
+class _Record:
+    """The totals so far, and what follows from them."""
+
+    def __init__(self, *, private: bool) -> None:
+        """``private``: every question costs privacy, so that none may be asked in vain."""
+        self._private = private
+        self.told = Told()
+        self.fits = Fits()
+        self._totals: dict[str, Total] = {}
+
+    def learn(self, queries: Sequence[Query], totals: Sequence[Total]) -> None:
+        """Add a round."""
+        for query, total in zip(queries, totals, strict=True):
+            self._totals[digest(query)] = total
+            self.told.learn(query, total)
+            if not self._private:
+                self.fits.learn(query, total)
+
+    def total(self, query: Query) -> Total | None:
+        """The total of a question, None where it must be asked."""
+        found = self._totals.get(digest(query))
+        return self.told.total(query) if found is None else found
+
+
+def foresees(study: Study) -> bool:
+    """Whether the futures of a study are run before each exchange: those of a study of many models take minutes to
+    hours, so that there only the steps of searches and the ends of fits are foreseen."""
+    return study.model is not None
 
 
 class Lookahead:
@@ -54,7 +88,7 @@ class Lookahead:
         Args:
             make: begins the algorithm; every call must ask the same when it is answered the same.
         """
-        known: dict[str, Total] = {}
+        known = _Record(private=self._study.differential_privacy is not None)
         algorithm, reply, number = make(), None, 0
         while True:
             try:
@@ -63,61 +97,81 @@ class Lookahead:
                 result: R = stop.value
                 return result
             queries = queries_of(asked)
-            if any(digest(query) not in known for query in queries):
+            if any(known.total(query) is None for query in queries):
                 together = self._together(make, known, queries, number)
                 totals = yield Bundle(together)
-                known.update(zip(map(digest, together), totals, strict=True))
+                known.learn(together, totals)
                 number += 1
-            reply = reply_to(asked, [known[digest(query)] for query in queries]) if queries else ()
+            reply = _reply(asked, known.total)
 
     def _together(
-        self, make: Callable[[], Algorithm[Any]], known: dict[str, Total], queries: Sequence[Query], number: int
+        self, make: Callable[[], Algorithm[Any]], known: _Record, queries: Sequence[Query], number: int
     ) -> tuple[Query, ...]:
-        """What one exchange asks: what the algorithm waits for, and what it will ask in any case."""
+        """What one exchange asks: what the algorithm waits for, what it will ask in any case, and steps of searches."""
         path = None if self._folder is None else self._folder / "asked" / f"{number:03d}"
         if path is not None and (kept := _read(path)):
             return kept
-        now = {digest(query): query for query in queries if digest(query) not in known}
-        futures = [dict(self._future(make, known, cohorts)) for cohorts in self._guesses()]
+        now = {digest(query): query for query in queries if known.total(query) is None}
         about = {_about(query) for query in now.values()}
         used = sum(map(answer_bytes, now.values()))
-        for key, query in futures[0].items():
-            if key in now or _about(query) in about or not all(key in other for other in futures[1:]):
-                continue
+        for key, query in self._certain(make, known, tuple(now.values())).items():
+            if key in now or _about(query) in about:
+                continue  # a second one of the kind would be a search, and each of its steps depends on the last
             used += answer_bytes(query)
             if used > BUDGET:
                 break
             now[key] = query
-            about.add(
-                _about(query)
-            )  # a second one of the kind would be a search, and each of its steps depends on the last
-        together = tuple(now.values())
+            about.add(_about(query))
+        finer = [one for query in now.values() for one in ahead(self._study, query, known.total, known.told)]
+        together = tuple({digest(query): query for query in finer}.values())
         if path is not None:
             _write(path, together)
         return together
 
+    def _certain(
+        self, make: Callable[[], Algorithm[Any]], known: _Record, waiting: Sequence[Query]
+    ) -> dict[str, Query]:
+        """What is asked in every future, in the order of the first."""
+        if foresees(self._study):
+            futures = [dict(self._future(make, known, cohorts)) for cohorts in self._guesses()]
+        elif any(known.fits.last(query) is not None for query in waiting):
+            futures = [dict(self._future(make, known, ()))]
+        else:
+            return {}
+        return {key: query for key, query in futures[0].items() if all(key in other for other in futures[1:])}
+
     def _future(
-        self, make: Callable[[], Algorithm[Any]], known: dict[str, Total], cohorts: Sequence[Cohort]
+        self, make: Callable[[], Algorithm[Any]], known: _Record, cohorts: Sequence[Cohort]
     ) -> Iterator[tuple[str, Query]]:
-        """What would be asked from here on, if the patients were these.
+        """What would be asked from here on, if the patients were these, and if fits end where that is to be expected.
 
         It ends where a search that has begun on real patients would go on with invented ones: nothing good follows.
+        Without patients it ends where anything but the end of a fit is asked.
         """
-        answered, algorithm, reply = dict(known), make(), None
+        answered: dict[str, Total] = {}
+        algorithm, reply, expecting = make(), None, False
         real: set[tuple[object, ...]] = set()
+
+        def total(query: Query) -> Total | None:
+            found = known.total(query)
+            return answered.get(digest(query)) if found is None else found
+
         with one_blas_thread(), warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             while True:
                 try:
                     asked = algorithm.send(reply)
                     queries = queries_of(asked)
-                    unknown = {digest(query): query for query in queries if digest(query) not in answered}
-                    yield from unknown.items()
-                    if any(_about(query) in real for query in unknown.values()):
+                    unknown = {digest(query): query for query in queries if total(query) is None}
+                    yield from (item for item in unknown.items() if not expecting or _is_harmless(item[1]))
+                    ends = {key: end for key, query in unknown.items() if (end := known.fits.last(query)) is not None}
+                    expecting = expecting or bool(ends)
+                    invented = [query for key, query in unknown.items() if key not in ends]
+                    if any(_about(query) in real for query in invented) or (invented and not cohorts):
                         return
-                    real |= {_about(query) for query in queries if digest(query) in known}
-                    answered |= {key: _total(query, cohorts) for key, query in unknown.items()}
-                    reply = reply_to(asked, [answered[digest(query)] for query in queries]) if queries else ()
+                    real |= {_about(query) for query in queries if known.total(query) is not None}
+                    answered |= ends | {digest(query): _total(query, cohorts) for query in invented}
+                    reply = _reply(asked, total)
                 # Invented totals beside real ones need not fit together; this future ends where they do not.
                 except (StopIteration, CtfedError, ArithmeticError, ValueError, LookupError):
                     return
@@ -131,7 +185,8 @@ class Lookahead:
         return self._futures
 
     def _rare(self) -> frozenset[str]:
-        """The two-valued features that the census has found too rare: no future may ask about them as if they were not.
+        """The two-valued features, and the levels of nominal ones, that the census has found too rare: no future may
+        ask about them as if they were not.
 
         Without a census (no journal yet, or none at all) none is.
         """
@@ -144,9 +199,16 @@ class Lookahead:
         views = [train] + [train.training_fold(fold) for fold in range(study.folds) if study.folds > 1]
         names = [*plan.binary, *(f"{name}{MISSING}" for name in plan.missing)]
         held = {name: [census.carriers(view, name) or 0 for view in views] for name in names}
-        return frozenset(
-            name for name, counts in held.items() if any(0 < count < study.evaluation.min_cell for count in counts)
-        )
+        minimum = study.evaluation.min_cell
+        found = {name for name, counts in held.items() if any(0 < count < minimum for count in counts)}
+        return frozenset(found | {name for view in views for name in census.rare_indicators(view, minimum)})
+
+
+def _reply(asked: Query | Bundle, total: Callable[[Query], Total | None]) -> Total | tuple[Total, ...]:
+    """The reply to what was asked, all of whose totals are known."""
+    queries = queries_of(asked)
+    found = [one for query in queries if (one := total(query)) is not None]
+    return reply_to(asked, found) if queries else ()
 
 
 def assembly_in(folder: Path) -> object:
@@ -164,6 +226,13 @@ def assembly_in(folder: Path) -> object:
 def _about(query: Query) -> tuple[object, ...]:
     """What a question is and of which rows and columns; further ones of the same are steps of a search."""
     return query.kind, digest(query.view), getattr(query, "columns", ())
+
+
+def _is_harmless(query: Query) -> bool:
+    """Whether a question may be asked although its fit might not have ended: sites count no table and no sum by time
+    bin of which a study has few, and no threshold."""
+    exposure = query.exposure
+    return exposure is not None and not (exposure.cells or exposure.cuts or exposure.points or exposure.means)
 
 
 def _total(query: Query, cohorts: Sequence[Cohort]) -> Total:

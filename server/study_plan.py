@@ -22,6 +22,7 @@ def described(study: Study) -> Iterator[str]:
     """The study in a few lines: its models, their groups, how they are tuned, and its SHA-256."""
     yield f"{study.name}: {study.title}"
     yield from _single(study) if study.model is not None else _many(study)
+    yield from _nominal(study)
     yield f"  sha256    {study.sha256}"
 
 
@@ -32,6 +33,13 @@ def _single(study: Study) -> Iterator[str]:
     if study.tuning is not None:
         count = study.tuning.penalizers.count * len(study.tuning.l1_ratios)
         yield f"  tuning    {count} penalties in {study.tuning.folds}-fold cross-validation"
+
+
+def _nominal(study: Study) -> Iterator[str]:
+    for column in study.nominal:
+        variable = study.variables[column.name]
+        levels = ", ".join(variable.level_label(level) for level in column.levels if level != column.reference)
+        yield f"  nominal   {column.name}: {levels}, against {variable.level_label(column.reference)}"
 
 
 def _many(study: Study) -> Iterator[str]:

@@ -29,6 +29,7 @@ from ctfed.rounds.package import HEADER, INTEGERS, MANIFEST, Label
 
 RESULTS, CONFIG, CHECKSUMS = "results.json", "config.json", "checksums"
 DISCLOSURE, CRATE, DESCRIPTION, CONTENTS = "disclosure.json", "ro-crate-metadata.json", "description.md", "contents.csv"
+FEW_ROWS = 3  # sets of rows that a sentence names
 ACRO_FORMAT = "1.0.2"  # of ACRO, whose files these follow
 CRATE_PROFILE = "https://w3id.org/5s-crate/0.4"
 CRATE_SPEC = "https://w3id.org/ro/crate/1.1"
@@ -128,6 +129,7 @@ def _contents(told: Sequence[Told]) -> str:
 
 def _description(facts: Facts) -> str:
     label, (name, title) = facts.label, facts.study
+    held = f"{facts.numbers} whole numbers of 64 bits, little-endian" if facts.numbers else "empty in this exchange"
     lines = [
         f"# {label.name}",
         "",
@@ -137,7 +139,7 @@ def _description(facts: Facts) -> str:
         f"- study SHA-256: `{label.study}`",
         f"- question SHA-256: `{label.question}`",
         f"- entry {facts.entry} of this site's ledger, {facts.at}",
-        f"- `{INTEGERS}`: {facts.numbers} whole numbers of 64 bits, little-endian; `{HEADER}`: JSON text",
+        f"- `{INTEGERS}`: {held}; `{HEADER}`: JSON text",
         "",
         "## What is in it",
         "",
@@ -154,18 +156,44 @@ def _description(facts: Facts) -> str:
 
 
 def _inside(facts: Facts) -> list[str]:
+    first, *others = in_words(facts)
+    return [first, *([""] if others else []), *(f"- {line}" for line in others)]
+
+
+def in_words(facts: Facts) -> list[str]:
+    """What an answer holds: how it is masked, then a sentence for each kind of question."""
     if facts.label.round_number == -2:
         return [_OPENING]
     if facts.label.round_number == -1:
         return [_CENSUS]
-    lines = [_MASKED, "", "The sum over all sites will tell whoever holds the answers of all of them:", ""]
-    lines += [
-        f"- `{told.kind}`{f' x {told.times}' if told.times > 1 else ''} ({told.rows} rows; {told.shapes}): {meaning}; "
-        f"over {told.patients} patients with {told.events} events at {told.sites} sites"
-        + ("" if told.contributed else " (this site sends zeros: it is below its own minimum)")
-        for told, meaning in ((item, _row(item)[-1]) for item in facts.told)
-    ]
-    return lines
+    kinds: dict[str, list[Told]] = {}
+    for told in facts.told:
+        kinds.setdefault(told.kind, []).append(told)
+    first = f"{_MASKED} The sum over all sites will tell whoever holds the answers of all of them:"
+    return [first, *(_sentence(kind, told) for kind, told in kinds.items())]
+
+
+def _sentence(kind: str, told: Sequence[Told]) -> str:
+    from ctfed.report.steward_terms import meaning
+
+    times, numbers = sum(one.times for one in told), sum(one.numbers for one in told)
+    rows = [in_full(row) for row in dict.fromkeys(one.rows for one in told)]
+    fewest = min(told, key=lambda one: one.patients)
+    where = ", ".join(rows) if len(rows) <= FEW_ROWS else f"{len(rows)} sets of rows, as `{CONTENTS}` names them"
+    least = "" if len(rows) == 1 else "at least "
+    zeros = "" if all(one.contributed for one in told) else " (this site sends zeros: it is below its own minimum)"
+    asked, tells = f", asked {times} times" if times > 1 else "", meaning(kind).rstrip(".")
+    return (
+        f"`{kind}`{asked}: {tells}. {numbers} numbers about {where}, "
+        f"over {least}{fewest.patients} patients with {fewest.events} events at {fewest.sites} sites{zeros}"
+    )
+
+
+def in_full(rows: str) -> str:
+    """Rows of a study as a person calls them, such as 'train outside fold 0'."""
+    split, _, rest = rows.partition(" ")
+    words = {"train": "training patients", "test": "test patients", "all": "all patients"}
+    return f"{words.get(split, split)} {rest}".strip()
 
 
 # -- for checkers' tools
@@ -203,9 +231,16 @@ def _acro_config(policy: Policy) -> dict[str, object]:
 
 
 def _disclosure(facts: Facts, files: Mapping[str, bytes]) -> dict[str, object]:
-    totals = [{key: value for key, value in asdict(told).items() if key != "smallest"} for told in facts.told]
+    from ctfed.report.steward_terms import meaning
+
+    totals = [
+        {"kind": told.kind, "tells": meaning(told.kind)}
+        | {key: value for key, value in asdict(told).items() if key != "smallest"}
+        for told in facts.told
+    ]
     return {
         "ctfed_disclosure": 1,
+        "in_words": in_words(facts),
         "package": asdict(facts.label),
         "answered": facts.at,
         "ledger_entry": facts.entry,
@@ -214,6 +249,8 @@ def _disclosure(facts: Facts, files: Mapping[str, bytes]) -> dict[str, object]:
         "checked": "every threshold, on the totals of the federation, before the answer was made",
         "suppressed_cells": 0,
         "totals_tell": totals,
+        "spent_in_words": "budgets of this run so far, against the thresholds: rounds; and for the same rows numbers, "
+        "tables and points in time; of each column (or of all scores) the thresholds below which patients were counted",
         "spent_so_far": dict(facts.spent),
         "tools": {"ctfed": __version__, "numpy": np.__version__, "python": platform.python_version()},
         "files": {name: _sha256(value) for name, value in sorted(files.items())},

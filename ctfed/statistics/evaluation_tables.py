@@ -62,7 +62,7 @@ class EvaluationTable(Query):
     @property
     def exposure(self) -> Exposure:
         """Cells of one score's table by time and score; of three time bins or more the open last one may hold nobody
-        (see ``merge_indices``) and does not count."""
+        (see ``choose_bins``) and does not count."""
         edges = self.grid.edges
         cells = max(2, edges.size) * (self.score_edges.shape[1] + 1)
         return Exposure(cells=cells, cuts=dict(zip(self.view.names, self.score_edges, strict=True)), times=edges)
@@ -175,13 +175,22 @@ def choose_bins(
     dropped = tuple(float(time) for time in horizons if time not in kept)
     largest = max(FEWEST_SCORE_BINS, min(most, int(np.sqrt(patients / max(1, min_cell)))))
     for bins in range(largest, FEWEST_SCORE_BINS - 1, -1):
-        chosen = merge_indices(grid, leavers, min_cell * bins, kept)
+        chosen = _without_empty(merge_indices(grid, leavers, min_cell * bins, kept), leavers)
         if chosen and _smallest(leavers, chosen) >= min_cell * bins:
             return bins, TimeGrid(frozen(grid.edges[chosen])), dropped
     raise CtfedError(
         f"the {patients:.0f} patients leave at too few different times for two bins of {FEWEST_SCORE_BINS * min_cell}; "
         "use a finer time grid or a smaller cell"
     )
+
+
+def _without_empty(chosen: Sequence[int], leavers: FloatArray) -> list[int]:
+    """The edges without each that only begins a bin in which nobody leaves, and that is not the last one."""
+    return [
+        index
+        for index, following in zip(chosen, [*chosen[1:], None], strict=True)
+        if following is None or leavers[index + 1 : following + 1].any()
+    ]
 
 
 def _smallest(leavers: FloatArray, chosen: Sequence[int]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from server.files_transport import Settings, Waiting, advance
 from server.provision import make_trial_keys, provision
 
 FEATURES = ["age", "sex", "ecog"]
+TEXTURE = ("t0", "t1", "t2")
 
 
 def write_study(path: Path, features: Sequence[str] = FEATURES) -> Path:
@@ -33,15 +34,54 @@ def write_study(path: Path, features: Sequence[str] = FEATURES) -> Path:
     return path
 
 
+def write_many_study(path: Path) -> Path:
+    """A study of two models and their mean: clinical variables, and harmonized features of which two say the same."""
+    content = yaml.safe_load(STUDY.read_text(encoding="utf-8"))
+    for key in ("model", "tuning"):
+        del content[key]
+    content["name"] = "two-models"
+    content["variables"] = {name: content["variables"][name] for name in ("age", "sex", "ecog")}
+    content["variables"]["age"]["impute"] = "none"
+    content |= {
+        "groups": {
+            "clinical": {"variables": ["age", "sex", "ecog"]},
+            "texture": {"columns": list(TEXTURE), "magnitude": 4},
+        },
+        "models": {
+            "clinical": {"table": "3", "groups": ["clinical"]},
+            "texture-combat": {"table": "6", "groups": ["texture"], "combat": ["texture"]},
+        },
+        "ensembles": {"both": {"table": "8", "models": ["clinical", "texture-combat"]}},
+        "search": {"trials": 2, "batch": 2, "startup": 1, "folds": 2, "penalizer": [0.01, 0.3]},
+        "evaluation": content["evaluation"] | {"bootstrap": 20, "horizons": [6, 12]},
+    }
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+def add_texture(table: Path, rng: np.random.Generator) -> None:
+    """Put columns of measurements into a clinical table, on another scale at every site."""
+    header, *rows = table.read_text(encoding="utf-8").splitlines()
+    values = rng.normal(rng.normal(), 1 + rng.random(), (len(rows), len(TEXTURE)))
+    values[:, 1] = values[:, 0] + rng.normal(scale=0.05, size=len(rows))
+    lines = [f"{row},{','.join(f'{value:.4f}' for value in more)}" for row, more in zip(rows, values, strict=True)]
+    table.write_text("\n".join([f"{header},{','.join(TEXTURE)}", *lines]) + "\n", encoding="utf-8")
+
+
 class Centres:
     """Three sites that have approved the study, the server's folder, and what is carried between them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, write: Callable[[Path], Path] = write_study) -> None:
         self.folder = folder
-        self.study = write_study(folder / "study.yaml")
+        self.study = write(folder / "study.yaml")
         provision(folder / "federation", make_trial_keys(folder / "federation", NAMES), "127.0.0.1:1")
         for index, name in enumerate(NAMES):
             write_site(self.home(name), name, np.random.default_rng(index), patients=80)
+            if write is write_many_study:
+                add_texture(self.home(name) / "clinical.csv", np.random.default_rng([index, 1]))
+            secret = self.home(name) / "site.secret"  # the same splits and folds in every run of the tests
+            secret.write_text(f"{4000 + index:064x}\n", encoding="utf-8")
+            secret.chmod(0o600)
             self.approve(name)
         self.roster = self.home(NAMES[0]) / "roster.json"
         self.exchange_folder = folder / "server" / "packages"

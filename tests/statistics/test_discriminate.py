@@ -33,6 +33,7 @@ from ctfed.statistics.discriminate import (
     uno_concordance,
     within_site_concordance,
 )
+from ctfed.statistics.evaluation_tables import choose_bins
 from ctfed.statistics.predict import LinearPredictor
 from ctfed.statistics.timegrid import TimeGrid
 
@@ -555,3 +556,12 @@ def test_merged_tables_certify_the_pooled_c_within_wider_limits(geo: Any) -> Non
     assert c.lower[0] <= truth <= c.upper[0]
     assert c.upper[0] - c.lower[0] <= 0.2
     assert found.dropped == ()
+
+
+def test_a_bin_in_which_nobody_leaves_is_no_row_of_the_table() -> None:
+    """It would count as cells, of which there may be one for every ``min_cell`` patients."""
+    grid = TimeGrid(frozen([12.0, 16.0, 22.0, 24.0, 36.0]))
+    leavers = np.array([20.0, 17.0, 16.0, 0.0, 19.0, 0.0])
+    bins, merged, dropped = choose_bins(grid, leavers, (24.0,), 5, 50)
+    assert (bins, merged.edges.tolist(), dropped) == (3, [12.0, 16.0, 24.0, 36.0], ())
+    assert merged.edges.size * bins * 5 <= leavers.sum()
