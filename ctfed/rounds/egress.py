@@ -13,9 +13,7 @@ is of this site alone, and the same answer always gives the same bytes.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,16 +21,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ctfed import __version__
+from ctfed.airlock import CONFIG, CRATE, RESULTS, Output, acro_results, checksums, crate, json_bytes, sha256
 from ctfed.federation.ledger_account import Told
 from ctfed.federation.policy import Policy
 from ctfed.rounds.package import HEADER, INTEGERS, MANIFEST, Label
 
-RESULTS, CONFIG, CHECKSUMS = "results.json", "config.json", "checksums"
-DISCLOSURE, CRATE, DESCRIPTION, CONTENTS = "disclosure.json", "ro-crate-metadata.json", "description.md", "contents.csv"
+DISCLOSURE, DESCRIPTION, CONTENTS = "disclosure.json", "description.md", "contents.csv"
 FEW_ROWS = 3  # sets of rows that a sentence names
-ACRO_FORMAT = "1.0.2"  # of ACRO, whose files these follow
-CRATE_PROFILE = "https://w3id.org/5s-crate/0.4"
-CRATE_SPEC = "https://w3id.org/ro/crate/1.1"
 
 _MASKED = (
     "The numbers are masked: this site has added random 64-bit integers that it shares with each other site, one by "
@@ -91,20 +86,12 @@ def beside(facts: Facts, content: Mapping[str, bytes]) -> dict[str, bytes]:
     files = dict(content)
     files[CONTENTS] = _contents(facts.told).encode()
     files[DESCRIPTION] = _description(facts).encode()
-    files[RESULTS] = _json(_acro_results(facts))
-    files[CONFIG] = _json(_acro_config(facts.policy))
-    files |= {f"{CHECKSUMS}/{name}.txt": _sha256(value).encode() for name, value in sorted(files.items())}
-    files[DISCLOSURE] = _json(_disclosure(facts, files))
-    files[CRATE] = _json(_crate(facts, files))
+    files[RESULTS] = json_bytes(acro_results([_acro_output(facts)], facts.at))
+    files[CONFIG] = json_bytes(_acro_config(facts.policy))
+    files |= checksums(files)
+    files[DISCLOSURE] = json_bytes(_disclosure(facts, files))
+    files[CRATE] = json_bytes(_crate(facts, files))
     return {name: value for name, value in files.items() if name not in content}
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _json(body: object) -> bytes:
-    return (json.dumps(body, indent=2) + "\n").encode()
 
 
 # -- for people
@@ -199,23 +186,16 @@ def in_full(rows: str) -> str:
 # -- for checkers' tools
 
 
-def _acro_results(facts: Facts) -> dict[str, object]:
-    output = {
-        "uid": facts.label.name,
-        "status": "review",
-        "type": "custom",
-        "properties": {"method": "masked secure sum", "exchange": facts.label.exchange, "masked": True},
-        "files": [{"name": name, "sdc": {}} for name in (DESCRIPTION, CONTENTS, HEADER, INTEGERS)],
-        "outcome": {},
-        "command": "ctfed round answer",
-        "summary": f"review; {facts.what}: {facts.numbers} masked numbers, of use in the sum over all sites alone",
-        "timestamp": facts.at,
-        "comments": [f"{told.kind} ({told.rows} rows)" for told in facts.told],
-        "exception": "",
-        "fair": {},
-    }
-    tool = {"@type": "SoftwareApplication", "name": "ctfed", "version": __version__}
-    return {"version": ACRO_FORMAT, "tool": tool, "results": {facts.label.name: output}}
+def _acro_output(facts: Facts) -> Output:
+    held = f"{facts.numbers} masked numbers, of use in the sum over all sites alone"
+    return Output(
+        name=facts.label.name,
+        files=(DESCRIPTION, CONTENTS, HEADER, INTEGERS),
+        command="ctfed round answer",
+        summary=f"{facts.what}: {held}",
+        properties={"method": "masked secure sum", "exchange": facts.label.exchange, "masked": True},
+        comments=tuple(f"{told.kind} ({told.rows} rows)" for told in facts.told),
+    )
 
 
 def _acro_config(policy: Policy) -> dict[str, object]:
@@ -253,70 +233,20 @@ def _disclosure(facts: Facts, files: Mapping[str, bytes]) -> dict[str, object]:
         "tables and points in time; of each column (or of all scores) the thresholds below which patients were counted",
         "spent_so_far": dict(facts.spent),
         "tools": {"ctfed": __version__, "numpy": np.__version__, "python": platform.python_version()},
-        "files": {name: _sha256(value) for name, value in sorted(files.items())},
+        "files": {name: sha256(value) for name, value in sorted(files.items())},
     }
 
 
 def _crate(facts: Facts, files: Mapping[str, bytes]) -> dict[str, object]:
-    """A Five Safes RO-Crate. It cannot name its own hash, nor that of package.json, which names this file's."""
+    """The crate cannot name the digest of package.json, which names that of the crate."""
     label = facts.label
-    names = [*sorted(files), MANIFEST]
-    parts = [{"@id": name} for name in names]
-    described = {
-        "@id": CRATE,
-        "@type": "CreativeWork",
-        "about": {"@id": "./"},
-        "conformsTo": {"@id": f"{CRATE_SPEC}"},
-    }
-    root = {
-        "@id": "./",
-        "@type": "Dataset",
-        "conformsTo": {"@id": CRATE_PROFILE},
-        "name": label.name,
-        "description": f"masked answer of {label.site} to exchange {label.exchange} of study {facts.study[0]}",
-        "datePublished": facts.at,
-        "license": "not for use outside the study",
-        "hasPart": parts,
-        "mentions": [{"@id": "#answer"}, {"@id": "#disclosure"}],
-        "sourceOrganization": {"@id": "#site"},
-    }
-    answer = {
-        "@id": "#answer",
-        "@type": "CreateAction",
-        "name": f"answer to the question {label.question}",
-        "instrument": {"@id": "#ctfed"},
-        "agent": {"@id": "#site"},
-        "endTime": facts.at,
-        "actionStatus": "http://schema.org/CompletedActionStatus",
-        "result": [{"@id": name} for name in (HEADER, INTEGERS)],
-    }
-    check = {
-        "@id": "#disclosure",
-        "@type": "AssessAction",
-        "additionalType": {"@id": "https://w3id.org/shp#DisclosureCheck"},
-        "name": "output review by this site's checker, to be done",
-        "object": {"@id": "./"},
-        "actionStatus": "http://schema.org/PotentialActionStatus",
-    }
-    tool = {"@id": "#ctfed", "@type": "SoftwareApplication", "name": "ctfed", "version": __version__}
-    site = {"@id": "#site", "@type": "Organization", "name": label.site}
-    entities = [_file(name, files) for name in names]
-    return {
-        "@context": f"{CRATE_SPEC}/context",
-        "@graph": [described, root, *entities, answer, check, tool, site],
-    }
-
-
-_FORMATS = {".json": "application/json", ".csv": "text/csv", ".md": "text/markdown", ".txt": "text/plain"}
-
-
-def _file(name: str, files: Mapping[str, bytes]) -> dict[str, object]:
-    suffix = name[name.rfind(".") :]
-    entity: dict[str, object] = {
-        "@id": name,
-        "@type": "File",
-        "encodingFormat": _FORMATS.get(suffix, "application/octet-stream"),
-    }
-    if name in files:
-        entity |= {"contentSize": str(len(files[name])), "sha256": _sha256(files[name])}
-    return entity
+    return crate(
+        files,
+        others=(MANIFEST,),
+        name=label.name,
+        description=f"masked answer of {label.site} to exchange {label.exchange} of study {facts.study[0]}",
+        at=facts.at,
+        site=label.site,
+        action=f"answer to the question {label.question}",
+        results=(HEADER, INTEGERS),
+    )
