@@ -68,13 +68,13 @@ def assemble(transport: Asking, run: str, agreement: Agreement, tell: Callable[[
     asked = encode_invitation(Invitation(run, agreement.study, agreement.roster))
     answers = transport.ask(OPENING_ROUND, dict.fromkeys(transport.sites, asked))
     openings = tuple(_read(site, read_opening, answers, asked) for site in sorted(transport.sites))
-    session = Session(run, agreement.study, agreement.roster, openings)
+    session = Session.of(run, agreement.study, agreement.roster, openings)
     asked = encode_session(session)
     answers = transport.ask(CENSUS_ROUND, dict.fromkeys(transport.sites, asked))
     counts = tuple(_read(site, read_census, answers, asked) for site in session.sites)
     for count in counts:
         _check_sizes(count, len(counts) - 1, agreement.census)
-    assembly = Assembly(session, counts)
+    assembly = Assembly.of(session, counts)
     census = opened_census(assembly, agreement.census)
     for line in _describe(session, census):
         tell(line)
@@ -93,8 +93,8 @@ def _check_sizes(count: SealedCount, others: int, plan: CensusPlan) -> None:
     with answer_of(count.site):
         if len(count.seals) != others:
             raise MalformedMessage(f"its census has {len(count.seals)} seals, expected one for each of {others} sites")
-        if count.numbers.size != plan.limbs:
-            raise MalformedMessage(f"its census has {count.numbers.size} limbs, expected {plan.limbs}")
+        if len(count.limbs) != 16 * plan.limbs:
+            raise MalformedMessage(f"its census has {len(count.limbs) // 16} limbs, expected {plan.limbs}")
 
 
 def opened_census(assembly: Assembly, plan: CensusPlan) -> Census:

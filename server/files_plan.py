@@ -9,9 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
+from dataclasses import dataclass
 
 from ctfed.federation.cohort import Cohort
 from ctfed.federation.errors import CtfedError
@@ -20,11 +18,10 @@ from ctfed.rounds.package import FIRST_ROUND
 from ctfed.study import Study
 from server.lookahead import Lookahead, foresees
 from server.study_run import algorithm_of
-from server.synthetic import synthetic_cohorts
+from server.synthetic import synthetic_cohorts, with_effects
 
 FEW = 12  # exchanges that are thought bearable where a person carries each one
 RUN_BATCHES = 2  # of a search
-EFFECT = 0.3  # log hazard ratio per standard deviation of each group of features
 SEEDS = (3, 4, 5)  # of other patients than those by which questions are asked early
 
 # What an exchange before the evaluation is for: the first of these whose kind of query it holds.
@@ -188,7 +185,7 @@ def plan_of(study: Study, sites: int, patients: int) -> Plan:
 def _run(study: Study, sites: int, patients: int, seed: int) -> tuple[Traffic | None, Traffic, int]:
     """What a run costs as it is (None for a study of many models, whose run takes minutes), and with questions asked
     early; and how many rounds of the latter were not run."""
-    cohorts = tuple(_with_effects(study, one) for one in synthetic_cohorts(study, sites, patients, seed))
+    cohorts = tuple(with_effects(study, one) for one in synthetic_cohorts(study, sites, patients, seed))
     if study.search is None:
         plain = Traffic()
         run_pooled(algorithm_of(study), cohorts, plain)
@@ -199,18 +196,6 @@ def _run(study: Study, sites: int, patients: int, seed: int) -> tuple[Traffic | 
         return None, found, 0
     whole = _extended(_early(study, cohorts, RUN_BATCHES - 1), found, batches - RUN_BATCHES)
     return None, whole, whole.rounds - found.rounds
-
-
-def _with_effects(study: Study, cohort: Cohort) -> Cohort:
-    """The same patients, whose lives depend on every group of features: a model without an effect has no score."""
-    risk = np.zeros(cohort.patients)
-    for name in study.groups:
-        values = np.stack([cohort.columns[column] for column in study.names_of(name)], axis=1)
-        values = np.where(np.isnan(values), 0.0, values)
-        spread = values.std(axis=0)
-        sums = ((values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0)).sum(axis=1)
-        risk += EFFECT * sums / max(float(sums.std()), 1e-300)
-    return replace(cohort, time=cohort.time * np.exp(-risk), _cache={})
 
 
 def _early(study: Study, cohorts: Sequence[Cohort], batches: int) -> Traffic:

@@ -6,10 +6,12 @@ same objects to Flower's own simulation engine, which starts a SuperLink and Ray
 
 from __future__ import annotations
 
-import hashlib
 import os
+import signal
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,14 +24,12 @@ from ctfed.federation.errors import CtfedError
 from ctfed.federation.flower.bundle import build_bundle
 from ctfed.federation.flower.control import ControlClient
 from ctfed.federation.flower.grid import Fault, InProcessGrid, run_server_app
-from ctfed.federation.flower.processes import Child, child_environment, free_port
-from ctfed.federation.gate import StudyGate
-from ctfed.federation.guard import Approval, Guard
-from ctfed.federation.ledger import Ledger
-from ctfed.federation.masking import make_mask_key, read_mask_key
+from ctfed.federation.flower.processes import Child, child_environment, free_port, sigterm_interrupts
+from ctfed.federation.guard import Guard
 from ctfed.federation.policy import Policy
 from ctfed.federation.roster import Roster
-from ctfed.study import Study, census_of, load_study, scope_of
+from ctfed.simulated import simulated_guard, simulated_roster, write_simulated
+from ctfed.study import Study, load_study
 from server import app as server_app
 from server.assembly import FEWEST_SITES
 from server.deploy import await_health, follow, superlink_program
@@ -38,6 +38,7 @@ from server.transport import FlowerTransport
 Tell = Callable[[str], None]
 
 REFUSED = 10.0  # seconds for which a refusal is asked again
+LINGER = 10.0  # seconds in which Ray's processes end by themselves when Flower's are gone
 
 
 def simulate(
@@ -61,7 +62,7 @@ def simulate(
         out: folder of the journal and the results.
         runner: 'in-process', or 'ray' for Flower's own simulation.
         faults: what goes wrong, for the in-process runner.
-        masked: whether sites mask their answers; None (default) does it in process from three sites on.
+        masked: whether sites mask their answers; None (default) does it from three sites on.
         policy: the limits of every simulated site; None takes the defaults.
         tell: receives the lines of progress.
 
@@ -69,9 +70,7 @@ def simulate(
         CtfedError: in words; what was journalled is kept.
     """
     if runner == "ray":
-        if masked:
-            raise CtfedError("Flower's own simulation runs without masks; leave out --runner ray")
-        _simulate_with_ray(study, sites, out, tell)
+        _simulate_with_ray(study, sites, out, masked, policy or Policy(), tell)
         return
     cohorts, notes = node.simulated_cohorts(tuple(map(str, sites)), str(study))
     by_name = {cohort.site: cohort for cohort in cohorts}
@@ -95,16 +94,8 @@ def simulated_guards(
     cohorts: Mapping[str, Cohort], study: Study, folder: Path, policy: Policy
 ) -> tuple[Roster, dict[str, Guard]]:
     """Keys and a guard for every simulated site, kept in ``folder/<site>``, and their roster."""
-    for site in cohorts:
-        (folder / site).mkdir(mode=0o700, parents=True, exist_ok=True)
-    roster = Roster({site: make_mask_key(folder / site / "mask.key") for site in cohorts})
-    approval = Approval(study.sha256, roster.digest, census_of(study), study.noise)
-    guards = {}
-    for site in cohorts:
-        key = read_mask_key(folder / site / "mask.key")
-        secret = hashlib.sha256(b"simulated site|" + key.private_bytes_raw()).digest()
-        guards[site] = Guard(key, roster, approval, StudyGate(policy, scope_of(study)), Ledger(folder / site), secret)
-    return roster, guards
+    roster = simulated_roster(tuple(cohorts), folder)
+    return roster, {site: simulated_guard(site, study, folder, roster, policy) for site in cohorts}
 
 
 def _simulate_in_process(study: Path, out: Path, sites: _Simulated, faults: Sequence[Fault], tell: Tell) -> None:
@@ -130,11 +121,17 @@ def _simulate_in_process(study: Path, out: Path, sites: _Simulated, faults: Sequ
         node.set_responder_factory(None)
 
 
-def _simulate_with_ray(study: Path, sites: Sequence[Path], out: Path, tell: Tell) -> None:
+def _simulate_with_ray(
+    study: Path, sites: Sequence[Path], out: Path, masked: bool | None, policy: Policy, tell: Tell
+) -> None:
     if find_spec("ray") is None:
         raise CtfedError("Flower's simulation needs Ray: pip install 'ctfed[simulation]', or leave out --runner ray")
     files = tuple(str(path.resolve()) for path in sites)
     cohorts, _ = node.simulated_cohorts(files, str(study.resolve()))
+    keys = (out / "sites").resolve()
+    masked = len(cohorts) >= FEWEST_SITES if masked is None else masked
+    if masked:
+        write_simulated(keys, simulated_roster([cohort.site for cohort in cohorts], keys), policy)
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="ctfed-simulation-") as folder:
         # The nodes of a simulation know their number only; they find their data here, not in what the server sends.
@@ -143,19 +140,49 @@ def _simulate_with_ray(study: Path, sites: Sequence[Path], out: Path, tell: Tell
             {
                 node.SIMULATED_SITES: os.pathsep.join(files),
                 node.SIMULATED_STUDY: str(study.resolve()),
+                node.SIMULATED_KEYS: str(keys) if masked else "",
                 "RAY_USAGE_STATS_ENABLED": "0",
                 "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
             },
         )
         arguments = [superlink_program(), "--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
         superlink = Child("superlink", arguments, environment, tell, Path(folder) / "superlink.log")
-        superlink.start()
-        try:
-            await_health(superlink, f"127.0.0.1:{port}", None)
-            with ControlClient(f"127.0.0.1:{port}", None) as control:
-                config = {"study": str(study.resolve()), "out": str(out.resolve()), "runner": "flower-simulation"}
-                code = follow(control, control.start(build_bundle(), config, len(cohorts)), tell)
-        finally:
-            superlink.stop()
+        with sigterm_interrupts():
+            try:
+                superlink.start()
+                await_health(superlink, f"127.0.0.1:{port}", None)
+                with ControlClient(f"127.0.0.1:{port}", None) as control:
+                    config: dict[str, str | float] = {"study": str(study.resolve()), "out": str(out.resolve())}
+                    config |= {"runner": "flower-simulation", "folder": str(keys) if masked else ""}
+                    config["refused-deadline"] = REFUSED
+                    code = follow(control, control.start(build_bundle(), config, len(cohorts)), tell)
+            finally:
+                superlink.stop()
+                _end_stragglers(Path(folder), tell)
     if code != 0:
         raise CtfedError("the simulation did not complete; the lines above say why")
+
+
+def _end_stragglers(home: Path, tell: Tell) -> None:
+    """Wait for the processes of a simulation, which are those with its FLWR_HOME, and end what is left of them.
+
+    Ray's workers are in no group of ours and end some seconds after Flower's processes. Linux alone says whose they
+    are; elsewhere Ray is left to itself.
+    """
+    until = time.monotonic() + LINGER
+    while (left := _with_home(home)) and time.monotonic() < until:
+        time.sleep(0.1)
+    for pid in left:
+        tell(f"process {pid} of the simulation did not end within {LINGER:.0f} s and is killed")
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _with_home(home: Path) -> list[int]:
+    """The ids of the processes that were started with this FLWR_HOME."""
+    mark, found = f"FLWR_HOME={home}".encode(), []
+    for entry in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it has just ended, or is another user's
+            if mark in entry.read_bytes().split(b"\0"):
+                found.append(int(entry.parent.name))
+    return found

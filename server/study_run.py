@@ -164,8 +164,12 @@ def _headline_of_many(result: ManyResult, facts: RunFacts) -> str:
         for name, value in zip(one.names, one.paired.concordance.value, strict=True)
     ]
     value, best = max((item for item in found if math.isfinite(item[0])), default=(math.nan, "none"))
+    models, ensembles = (
+        f"{count} {noun}{'' if count == 1 else 's'}"
+        for count, noun in ((len(result.models), "model"), (len(result.study.ensembles), "ensemble"))
+    )
     return (
-        f"{result.study.title}: {len(result.models)} models and {len(result.study.ensembles)} ensembles at "
+        f"{result.study.title}: {models} and {ensembles} at "
         f"{len(facts.sites)} sites; the highest C within sites on the test patients is {value:.3f} ({best}); "
         f"{len(facts.rounds)} rounds"
     )

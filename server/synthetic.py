@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ctfed.federation.arrays import FloatArray
@@ -13,6 +15,7 @@ from ctfed.study import Study, Variable
 MISSING_SHARE = 0.1
 EFFECT = 0.25  # log hazard ratio per standard deviation of the first columns
 MOST_PROGNOSTIC = 5
+GROUP_EFFECT = 0.3  # log hazard ratio per standard deviation of each group of features
 RARE = 2  # patients of each site's first that carry a rare feature; of the first site alone
 
 
@@ -28,6 +31,18 @@ def synthetic_cohorts(
     """
     rng = np.random.default_rng([seed, 20])
     return tuple(_cohort(study, f"site-{index:02d}", patients, rng, seed, rare, index) for index in range(sites))
+
+
+def with_effects(study: Study, cohort: Cohort) -> Cohort:
+    """The same patients, whose lives depend on every group of features: a model without an effect has no score."""
+    risk = np.zeros(cohort.patients)
+    for name in study.groups:
+        values = np.stack([cohort.columns[column] for column in study.names_of(name)], axis=1)
+        values = np.where(np.isnan(values), 0.0, values)
+        spread = values.std(axis=0)
+        sums = ((values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0)).sum(axis=1)
+        risk += GROUP_EFFECT * sums / max(float(sums.std()), 1e-300)
+    return replace(cohort, time=cohort.time * np.exp(-risk), _cache={})
 
 
 def _cohort(

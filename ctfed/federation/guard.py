@@ -11,7 +11,7 @@ import hmac
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Protocol
 
@@ -161,8 +161,11 @@ class Guard:
             raise Refusal("session-changed", f"run {session.run} has another session than the one that was joined")
         if session.sites != self._roster.sites:
             raise Refusal("roster-not-approved", "the session's sites are not those of the approved roster")
-        if session.opening(cohort.site) != _opening(cohort.site, state):
+        own = _opening(cohort.site, state)
+        if session.opening(cohort.site) != replace(own, seen=()):
             raise Refusal("session-changed", "the session holds another opening than the one this site gave")
+        if not set(own.seen) <= set(session.marks):
+            raise Refusal("session-changed", "the session lacks a mark of another's ledger that this site gave")
         self._gate.check_session(session)
         if not state.session:
             self._check_ledgers(session, cohort.site)
@@ -321,14 +324,14 @@ class Guard:
                     f"{opening.entries}; if a later run has begun, begin a new one, else ask that site what happened "
                     "(`ctfed ledger accept` goes on with the ledger that it has)",
                 )
-            for mark in opening.seen:
-                if mark.site == site and self.ledger.head_of(mark.entries) != mark.head:
-                    raise Refusal(
-                        "own-ledger",
-                        f"{opening.site!r} has seen another ledger of this site, with {mark.entries} entries; was an "
-                        f"old copy restored, or a line written anew? (last hash then: {mark.head}; where no better "
-                        "copy is left, the other sites can `ctfed ledger accept` this one)",
-                    )
+        for mark in session.marks:
+            if mark.site == site and self.ledger.head_of(mark.entries) != mark.head:
+                raise Refusal(
+                    "own-ledger",
+                    f"another site has seen another ledger of this one, with {mark.entries} entries; was an old copy "
+                    f"restored, or a line written anew? (last hash then: {mark.head}; where no better copy is left, "
+                    "the other sites can `ctfed ledger accept` this one)",
+                )
 
     def commitment(self, cohort: Cohort) -> str:
         """What stands for the cohort in openings and in a steward's allowance: an HMAC (hex), keyed at this site."""

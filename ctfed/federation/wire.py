@@ -27,7 +27,7 @@ from ctfed.federation.summary import MAX_NUMBERS, Summary, Total, layout_exponen
 
 T = TypeVar("T")
 
-FORMAT = 2
+FORMAT = 3
 MAX_HEADER = 64 * 2**20  # characters of a question's JSON
 MAX_ANSWER_HEADER = 2 * 2**20  # characters of an answer's JSON
 MAX_NODES = 1_000_000  # lists and tables in a header; each takes up to a few hundred bytes of memory

@@ -16,7 +16,6 @@ import numpy as np
 from ctfed.federation.algorithm import Algorithm
 from ctfed.federation.arrays import FloatArray, frozen
 from ctfed.federation.codec import register
-from ctfed.federation.errors import CtfedError
 from ctfed.federation.view import Feature, Table, Transform, View
 from ctfed.statistics.describe import Fitted, moments
 from ctfed.statistics.predict import SCORE_DECIMALS
@@ -85,23 +84,31 @@ def members_of(sets: Sequence[Sequence[int]], models: int) -> FloatArray:
     return frozen(members)
 
 
-def fit_ensemble(view: View, sets: Sequence[Sequence[int]], *, keep: bool = False) -> Algorithm[Fitted]:
+def fit_ensemble(
+    view: View, sets: Sequence[Sequence[int]], *, keep: bool = False, labels: Sequence[str] = ()
+) -> Algorithm[Fitted]:
     """Standardise the scores of a training view and average them, in two rounds.
+
+    A member whose score is the same for every patient, as that of a model without a coefficient, has no standardised
+    value: the ensemble is the mean of its other members, and a warning says so. One of such members alone is 0.
 
     Args:
         view: training rows and m scores.
         sets: members of each ensemble, by index.
         keep: whether the members' own scores stay in front.
-
-    Raises:
-        CtfedError: when a member's score is the same for every patient: it has no standardised value.
+        labels: what warnings call the m scores; the view's names where there are none.
     """
     members = members_of(sets, view.width)
     found = yield from moments(view)
     sd = found.sd(ddof=0)
     flat = ~(sd > CONSTANT * np.abs(found.mean))
-    if (flat & members.any(axis=0)).any():
-        names = ", ".join(np.array(view.names)[flat & members.any(axis=0)])
-        raise CtfedError(f"an ensemble has the member {names}, whose score is the same for every patient; leave it out")
-    step = Ensemble(members, frozen(found.mean), frozen(np.where(flat, 1.0, sd)), keep)
-    return Fitted(view.then(step), ())
+    varied = members * ~flat
+    left = frozen(np.where(varied.any(axis=1, keepdims=True), varied, members))
+    step = Ensemble(left, frozen(found.mean), frozen(np.where(flat, 1.0, sd)), keep)
+    named = labels or view.names
+    warnings = tuple(
+        f"{name}: its score is the same for every patient, so it adds nothing to an ensemble"
+        for name, adds_nothing in zip(named, flat & members.any(axis=0), strict=True)
+        if adds_nothing
+    )
+    return Fitted(view.then(step), warnings)

@@ -112,13 +112,15 @@ def many_algorithm(study: Study) -> Algorithm[ManyResult]:
     found = yield from search(study, designs)
     models = yield from gather(*[_fitted(one, found[one.name]) for one in designs])
     parts = {rule: [model for model in models if _rows(model) == rule] for rule in subgroups}
-    views: list[View] = yield from gather(*[_scores(study, part, not rule) for rule, part in parts.items()])
+    scored = yield from gather(*[_scores(study, part, not rule) for rule, part in parts.items()])
+    views = [view for view, _ in scored]
     names = [_names(study, part, not rule) for rule, part in parts.items()]
     evaluated: list[Evaluated] = yield from gather(
         *[evaluate(study, labels, view) for labels, view in zip(names, views, strict=True)]
     )
     consensus, note = yield from _consensus(study, evaluated)
-    notes = tuple(line for one in evaluated for line in one.notes) + tuple(line for line in (missing, note) if line)
+    flat = [line for _, lines in scored for line in lines]
+    notes = (*flat, *(line for one in evaluated for line in one.notes), *(line for line in (missing, note) if line))
     done = {variant: found for variant, parts in prepared.items() if (found := parts[0].harmonization) is not None}
     return ManyResult(study, tuple(models), described, tuple(evaluated), consensus, notes, done)
 
@@ -153,18 +155,18 @@ def _names(study: Study, models: Sequence[FittedModel], whole: bool) -> list[str
     return [model.name for model in models] + (list(study.ensembles) if whole else [])
 
 
-def _scores(study: Study, models: Sequence[FittedModel], whole: bool) -> Algorithm[View]:
-    """The training view of all models' scores; of all patients, the ensembles' behind them."""
+def _scores(study: Study, models: Sequence[FittedModel], whole: bool) -> Algorithm[tuple[View, tuple[str, ...]]]:
+    """The training view of all models' scores; of all patients, the ensembles' behind them. And what to say of it."""
     scored = [
         model.fit.view.then(LinearPredictor(frozen(model.fit.coefficients[None, :]), model.name)) for model in models
     ]
     view = View.joined(scored)
     if not (whole and study.ensembles):
-        return view
+        return view, ()
     place = {model.name: index for index, model in enumerate(models)}
     sets = [[place[name] for name in spec.models] for spec in study.ensembles.values()]
-    fitted = yield from fit_ensemble(view, sets, keep=True)
-    return fitted.view
+    fitted = yield from fit_ensemble(view, sets, keep=True, labels=list(place))
+    return fitted.view, fitted.warnings
 
 
 def _consensus(study: Study, evaluated: Sequence[Evaluated]) -> Algorithm[tuple[Agreed | None, str]]:
@@ -180,7 +182,9 @@ def _consensus(study: Study, evaluated: Sequence[Evaluated]) -> Algorithm[tuple[
     everybody = [list(range(len(chosen)))]
     try:
         cuts = yield from youden_cuts(view, study.evaluation.horizons, minimum=study.evaluation.min_cell)
-        both = yield from fit_ensemble(view, everybody, keep=True)
+        both = yield from fit_ensemble(view, everybody, keep=True, labels=wanted.models)
+        if both.warnings:  # a model that says the same of everybody agrees with nobody
+            return None, f"no consensus: {'; '.join(both.warnings)}"
         classified = yield from agreement(
             both.view.test(),
             whole.predictions.followed,

@@ -176,13 +176,13 @@ class Guarded:
         """All openings, put together by an honest server."""
         question = self.invitation(run)
         openings = [read_opening(self.responders[site].answer(question), question) for site in self.sites]
-        return Session(run, self.study.sha256, self.roster.digest, tuple(openings))
+        return Session.of(run, self.study.sha256, self.roster.digest, openings)
 
     def join(self, session: Session) -> Assembly:
         """All censuses."""
         question = encode_session(session)
         answers = [self.responders[site].answer(question) for site in self.sites]
-        return Assembly(session, tuple(read_census(answer, question) for answer in answers))
+        return Assembly.of(session, [read_census(answer, question) for answer in answers])
 
     def begin(self, run: str = "run-1") -> Assembly:
         return self.join(self.open(run))

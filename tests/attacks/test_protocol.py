@@ -65,7 +65,7 @@ def test_an_altered_census_is_refused_by_every_site(sites: Guarded, victim: str)
         for c in honest.counts
     )
     for site in sites.sites:
-        forged = Assembly(honest.session, counts)
+        forged = replace(honest, counts=counts)
         assert rule_of(lambda site=site, forged=forged: sites.answer(site, 0, [QUERY], forged)) == "census-seal"  # type: ignore[misc]
 
 
@@ -81,7 +81,7 @@ def test_sites_in_different_sessions_do_not_add_up(sites: Guarded) -> None:
     first, second = sites.open("run-1"), sites.open("run-2")
     answers = [(second if s == "west" else first) for s in sites.sites]
     counts = [sites.guards[s].census(one, sites.by_site[s]) for s, one in zip(sites.sites, answers, strict=True)]
-    forged = Assembly(first, tuple(counts))
+    forged = Assembly.of(first, counts)
     assert rule_of(lambda: sites.answer("north", 0, [QUERY], forged)) == "census-seal"
 
 

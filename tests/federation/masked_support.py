@@ -143,13 +143,13 @@ class Federation:
         """Every site's opening, as the server puts them together."""
         invitation = Invitation(run, self.study, self.roster.digest)
         openings = [self.guards[site].open(invitation, self.by_site[site]) for site in self.sites]
-        return Session(run, self.study, self.roster.digest, tuple(openings))
+        return Session.of(run, self.study, self.roster.digest, openings)
 
     def join(self, session: Session) -> Assembly:
         """Every site's census, through the wire."""
         question = encode_session(session)
         answers = [self.responders[site].answer(question) for site in self.sites]
-        return Assembly(session, tuple(read_census(answer, question) for answer in answers))
+        return Assembly.of(session, [read_census(answer, question) for answer in answers])
 
     def begin(self, run: str = "run-1") -> Assembly:
         """Open a run and join it."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +15,11 @@ from deployment_support import HERE, NAMES, STUDY, write_site
 from ctfed import node
 from ctfed.federation.errors import CtfedError
 from ctfed.federation.flower.grid import Fault, SimulatedCrash
+from ctfed.federation.policy import Policy
+from ctfed.federation.wire import Invitation, encode_invitation, read_opening
+from ctfed.simulated import simulated_roster, write_simulated
+from ctfed.study import load_study
+from server import simulate as simulate_module
 from server import study_run
 from server.simulate import simulate
 
@@ -80,3 +88,48 @@ def test_a_simulated_node_knows_its_number_only(site_files: list[Path], monkeypa
     assert [node.site_name({"partition-id": index}) for index in range(3)] == list(NAMES)
     with pytest.raises(CtfedError, match="no virtual site 3"):
         node.site_name({"partition-id": 3})
+
+
+@pytest.mark.parametrize(("minimum", "splits"), [(1, ("train", "test")), (1000, ())])
+def test_a_simulated_node_with_keys_answers_with_its_own_guard(
+    site_files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, minimum: int, splits: tuple[str, ...]
+) -> None:
+    """Key, roster and limits come from the folder that whoever starts the simulation names, not from the server."""
+    keys = tmp_path / "keys"
+    roster = simulated_roster(NAMES, keys)
+    write_simulated(keys, roster, Policy(min_patients=minimum, min_events=1))
+    monkeypatch.setenv(node.SIMULATED_SITES, ":".join(map(str, site_files)))
+    monkeypatch.setenv(node.SIMULATED_STUDY, str(STUDY))
+    monkeypatch.setenv(node.SIMULATED_KEYS, str(keys))
+    question = encode_invitation(Invitation("run-1", load_study(STUDY).sha256, roster.digest))
+    for index, name in enumerate(NAMES):
+        opening = read_opening(node.seat_from_site_file({"partition-id": index}).open().answer(question), question)
+        assert (opening.site, opening.splits) == (name, splits)
+        assert (keys / name / "ledger.jsonl").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_what_a_simulation_leaves_running_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's workers are in no process group of Flower's; they are found by the home folder in their environment."""
+    monkeypatch.setattr(simulate_module, "LINGER", 0.3)
+    sleep = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
+    homes = (tmp_path, tmp_path / "another")
+    own, other = (
+        subprocess.Popen(
+            sleep, env=os.environ | {"FLWR_HOME": str(home)}, start_new_session=True, stdout=subprocess.PIPE
+        )
+        for home in homes
+    )
+    try:
+        for process in (own, other):
+            assert process.stdout is not None
+            process.stdout.readline()
+        lines: list[str] = []
+        simulate_module._end_stragglers(tmp_path, lines.append)
+        assert own.wait(5) == -signal.SIGKILL
+        assert other.poll() is None
+        assert lines == [f"process {own.pid} of the simulation did not end within 0 s and is killed"]
+    finally:
+        for process in (own, other):
+            process.kill()
+            process.communicate()

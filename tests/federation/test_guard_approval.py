@@ -71,7 +71,7 @@ def test_a_census_that_was_changed_after_joining_is_refused(federation: Federati
         numbers[0] += 100 * 2**16
         changed = list(assembly.counts)
         changed[victim] = replace(changed[victim], limbs=numbers.astype("<i8").tobytes().hex())
-        forged = Assembly(assembly.session, tuple(changed))
+        forged = replace(assembly, counts=tuple(changed))
         assert rule_of(lambda forged=forged: ask_one(federation, 0, counts(), forged)) == "census-seal"
 
 
@@ -103,7 +103,7 @@ def test_sites_that_were_told_different_sessions_open_no_census(federation: Fede
     guards, cohorts = federation.guards, federation.by_site
     count = guards[SITE].census(other, cohorts[SITE])
     rest = [guards[site].census(session, cohorts[site]) for site in ("site-01", "site-02")]
-    assembly = Assembly(session, (count, *rest))
+    assembly = Assembly.of(session, (count, *rest))
     assert rule_of(lambda: ask_one(federation, 0, counts(), assembly, "site-01")) == "census-seal"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from functools import partial, reduce
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from ctfed.federation.ledger import (
     Entry,
     read_ledger,
 )
+from ctfed.federation.session import Assembly
 
 
 @pytest.fixture
@@ -170,3 +172,37 @@ def test_ledgers_that_grew_are_welcome(federation: Federation) -> None:
     seen = federation.guards[SITE].ledger.witnessed
     assert set(seen) == {"site-01", "site-02"}
     assert seen["site-01"][0] == 9  # three runs of an opening, a joining and an answer
+
+
+def test_a_session_without_a_mark_that_this_site_gave_is_not_joined(federation: Federation) -> None:
+    """A server that hides it would let another site go on from a ledger that was restored."""
+    federation.begin("run-1")
+    session = federation.open("run-2")
+    for mark in session.marks:
+        fewer = replace(session, marks=tuple(one for one in session.marks if one != mark))
+        for site in federation.sites:
+            if site != mark.site:
+                census = partial(federation.guards[site].census, fewer, federation.by_site[site])
+                assert rule_of(census) == "session-changed"
+    assert federation.join(session).session == session
+
+
+def test_a_mark_that_was_hidden_from_one_site_alone_opens_nothing(federation: Federation, tmp_path: Path) -> None:
+    """Told two sessions, the sites mask and seal for different ones: the server learns no sum from the restored one."""
+    federation.begin("run-1")
+    copy = tmp_path / "copy"
+    shutil.copytree(federation.ledger_folder(SITE), copy)
+    federation.begin("run-2")
+    restored(federation, copy)
+    session = federation.open("run-3")
+    hidden = replace(session, marks=tuple(mark for mark in session.marks if mark.site != SITE))
+    own = federation.guards[SITE].census(hidden, federation.by_site[SITE])
+    rest = []
+    for site in federation.sites[1:]:
+        federation.guards[site].ledger.witnessed.pop(SITE)  # as after `ctfed ledger accept`; the mark was given before
+        rest.append(federation.guards[site].census(session, federation.by_site[site]))
+    for told in (hidden, session):
+        assembly = Assembly.of(told, (own, *rest))
+        for site in federation.sites:
+            rule = rule_of(partial(ask_one, federation, 0, moments(), assembly, site))
+            assert rule in ("census-seal", "not-joined")

@@ -24,7 +24,7 @@ from masked_support import (
 
 from ctfed.federation import Cohort, MalformedMessage, Refusal, View, pool
 from ctfed.federation.census import Census, CensusPlan, add_census, open_census, sealed_count
-from ctfed.federation.codec import Decoder, Encoder, digest
+from ctfed.federation.codec import Decoder, Encoder, canonical_json, digest
 from ctfed.federation.masking import Masks
 from ctfed.federation.session import (
     Assembly,
@@ -32,6 +32,7 @@ from ctfed.federation.session import (
     Opening,
     SealedCount,
     Session,
+    added_seals,
 )
 
 SITES = ("site-00", "site-01", "site-02")
@@ -40,7 +41,7 @@ PLAN = CensusPlan(FOLDS)
 
 
 def session_of(openings: Sequence[Opening], run: str = "run-1") -> Session:
-    return Session(run, STUDY, "7" * 64, tuple(openings))
+    return Session.of(run, STUDY, "7" * 64, openings)
 
 
 class Sealed:
@@ -57,7 +58,7 @@ class Sealed:
 
     @property
     def assembly(self) -> Assembly:
-        return Assembly(self.session, self.counts)
+        return Assembly.of(self.session, self.counts)
 
     def open(self, assembly: Assembly, site: int = 0, plan: CensusPlan = PLAN) -> Census:
         return open_census(assembly, self.masks[site], plan, self.counts[site])
@@ -140,7 +141,7 @@ def test_train_and_test_and_all_tell_nothing_of_a_site_that_has_no_test_patients
 
 
 def test_one_sites_count_is_masked(sealed: Sealed) -> None:
-    values = np.abs(sealed.counts[0].numbers.astype(float))
+    values = np.abs(sealed.assembly.counts[0].numbers.astype(float))
     assert (values > 2.0**52).mean() > 0.9  # in the clear the limbs of these counts are below 2**23 and zero
 
 
@@ -148,20 +149,20 @@ def test_one_sites_count_is_masked(sealed: Sealed) -> None:
 @pytest.mark.parametrize("victim", [0, 1, 2])
 def test_a_count_that_was_changed_on_the_way_is_refused_by_every_site(sealed: Sealed, site: int, victim: int) -> None:
     """Also the site's own: adding patients that nobody holds would lift every threshold."""
-    numbers = sealed.counts[victim].numbers.copy()
+    numbers = sealed.assembly.counts[victim].numbers.copy()
     numbers[0] += 1000 * 2**16  # 1,000 more patients in the first fold
-    counts = list(sealed.counts)
-    counts[victim] = replace(counts[victim], limbs=numbers.astype("<i8").tobytes().hex())
+    masked = list(sealed.assembly.counts)
+    masked[victim] = replace(masked[victim], limbs=numbers.astype("<i8").tobytes().hex())
     with pytest.raises(Refusal) as refused:
-        sealed.open(Assembly(sealed.session, tuple(counts)), site)
+        sealed.open(replace(sealed.assembly, counts=tuple(masked)), site)
     assert refused.value.rule == "census-seal"
 
 
 def test_a_seal_that_was_changed_is_refused(sealed: Sealed) -> None:
     counts = list(sealed.counts)
     counts[1] = replace(counts[1], seals=("0" * 64, counts[1].seals[1]))
-    assembly = Assembly(sealed.session, tuple(counts))
-    with pytest.raises(Refusal, match="census of 'site-01'"):
+    assembly = Assembly.of(sealed.session, counts)
+    with pytest.raises(Refusal, match="census of another site"):
         sealed.open(assembly, 0)
     assert sealed.open(assembly, 2).of(VIEW) == sealed.open(sealed.assembly).of(VIEW)  # not the seal for this one
 
@@ -171,7 +172,7 @@ def test_counts_that_were_swapped_between_sites_are_refused(sealed: Sealed) -> N
     swapped = (replace(second, site="site-00"), replace(first, site="site-01"), third)
     for site in range(3):
         with pytest.raises(Refusal) as refused:
-            sealed.open(Assembly(sealed.session, swapped), site)
+            sealed.open(Assembly.of(sealed.session, swapped), site)
         assert refused.value.rule == "census-seal"
 
 
@@ -179,7 +180,7 @@ def test_seals_that_were_swapped_between_receivers_are_refused(sealed: Sealed) -
     counts = tuple(replace(count, seals=count.seals[::-1]) for count in sealed.counts)
     for site in range(3):
         with pytest.raises(Refusal) as refused:
-            sealed.open(Assembly(sealed.session, counts), site)
+            sealed.open(Assembly.of(sealed.session, counts), site)
         assert refused.value.rule == "census-seal"
 
 
@@ -190,17 +191,17 @@ def test_a_count_from_another_session_is_refused(sealed: Sealed) -> None:
     masks = all_masks(3, digest(other))
     replayed = sealed_count(cohorts[1], other.openings[1], PLAN, masks[1], digest(other))
     with pytest.raises(Refusal) as refused:
-        sealed.open(Assembly(sealed.session, (sealed.counts[0], replayed, sealed.counts[2])))
+        sealed.open(Assembly.of(sealed.session, (sealed.counts[0], replayed, sealed.counts[2])))
     assert refused.value.rule == "census-seal"
 
 
 def test_sites_of_different_sessions_do_not_add_up(sealed: Sealed) -> None:
     """What the server sees, who has no seals to check."""
     other = all_masks(3, SESSION)
-    counts = [count.numbers for count in sealed.counts[:2]]
+    counts = [count.numbers for count in sealed.assembly.counts[:2]]
     stranger = sealed_count(site_cohorts()[2], sealed.session.openings[2], PLAN, other[2], digest(sealed.session))
     with pytest.raises(Refusal) as refused:
-        add_census([*counts, stranger.numbers], PLAN)
+        add_census([*counts, stranger.masked.numbers], PLAN)
     assert refused.value.rule == "census-sum"
 
 
@@ -232,11 +233,61 @@ def test_a_site_that_has_another_key_than_the_roster_says_is_found() -> None:
         for cohort, one, mask in zip(cohorts, session.openings, masks, strict=True)
     )
     with pytest.raises(Refusal) as refused:
-        open_census(Assembly(session, counts), masks[0], PLAN, counts[0])
+        open_census(Assembly.of(session, counts), masks[0], PLAN, counts[0])
     assert refused.value.rule == "census-seal"
 
 
+@pytest.mark.parametrize("altered", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 1, 2)])
+@pytest.mark.parametrize("site", range(4))
+def test_seals_of_counts_in_any_other_number_do_not_add_up(site: int, altered: tuple[int, ...]) -> None:
+    """Two changed counts are no better hidden in one sum of seals than one; nor is a seal that is used twice."""
+    sealed = Sealed(site_cohorts((40, 30, 25, 20)))
+    masked = list(sealed.assembly.counts)
+    for victim in altered:
+        masked[victim] = replace(masked[victim], limbs=masked[(victim + 1) % 4].limbs)
+    with pytest.raises(Refusal) as refused:
+        sealed.open(replace(sealed.assembly, counts=tuple(masked)), site)
+    assert refused.value.rule == "census-seal"
+
+
+def test_the_seal_of_a_site_needs_every_other_one(sealed: Sealed) -> None:
+    """Without one of them, with one twice, or with another receiver's, it opens nothing."""
+    first, second = sealed.counts[1].seals[0], sealed.counts[2].seals[0]  # those for site-00
+    assert sealed.assembly.seals[0] == added_seals([first, second]) == added_seals([second, first])
+    others = (first, second, "0" * 64, added_seals([first, second, first]), *sealed.assembly.seals[1:])
+    for seal in others:
+        with pytest.raises(Refusal) as refused:
+            sealed.open(replace(sealed.assembly, seals=(seal, *sealed.assembly.seals[1:])))
+        assert refused.value.rule == "census-seal"
+
+
 # -- what a session is
+
+
+def test_a_session_says_each_mark_once() -> None:
+    mark, other = LedgerMark("site-00", 3, "8" * 64), LedgerMark("site-00", 4, "8" * 64)
+    session = session_of(
+        [opening("site-00"), opening("site-01", seen=(other,)), opening("site-02", seen=(mark, other))]
+    )
+    assert session.marks == (mark, other)
+    assert not any(one.seen for one in session.openings)
+    for marks in ((other, mark), (mark, mark)):
+        with pytest.raises(ValueError, match="each mark once and in order"):
+            replace(session, marks=marks)
+    with pytest.raises(ValueError, match="none in its openings"):
+        replace(session, openings=(opening("site-00", seen=(mark,)), *session.openings[1:]))
+
+
+@pytest.mark.parametrize("sites", [10, 40])
+def test_what_every_site_gets_grows_with_the_sites_and_not_with_their_square(sites: int) -> None:
+    def size(count: int) -> int:
+        names = [f"hospital-{index:04}" for index in range(count)]
+        marks = [LedgerMark(name, 7, "8" * 64) for name in names]
+        session = session_of([opening(name, seen=tuple(m for m in marks if m.site != name)) for name in names])
+        counts = [SealedCount(name, "0" * 160, ("0" * 64,) * (count - 1)) for name in names]
+        return len(canonical_json(Encoder().body(Assembly.of(session, counts))))
+
+    assert size(4 * sites) < 4.01 * size(sites)
 
 
 def test_the_session_changes_with_everything_that_a_site_said() -> None:
@@ -259,8 +310,8 @@ def test_the_session_changes_with_everything_that_a_site_said() -> None:
 def test_an_assembly_travels_whole(tmp_path: Path) -> None:
     federation = Federation(tmp_path)
     federation.begin("run-1")
-    assembly = federation.begin("run-2")  # its openings say where the ledgers stood
-    assert assembly.session.openings[0].seen
+    assembly = federation.begin("run-2")  # its marks say where the ledgers stood
+    assert assembly.session.marks
     body = Encoder().body(assembly)
     again = Decoder(np.zeros(0)).build(body, Assembly, "assembly")
     assert again == assembly
@@ -309,11 +360,14 @@ def test_a_session_has_one_opening_per_site_in_order() -> None:
 
 def test_an_assembly_has_the_counts_and_seals_of_its_session(sealed: Sealed) -> None:
     with pytest.raises(ValueError, match="one census per site"):
-        Assembly(sealed.session, sealed.counts[:2])
+        Assembly.of(sealed.session, [replace(one, seals=one.seals[:1]) for one in sealed.counts[:2]])
     with pytest.raises(ValueError, match="one census per site"):
-        Assembly(sealed.session, sealed.counts[::-1])
+        Assembly.of(sealed.session, sealed.counts[::-1])
     with pytest.raises(ValueError, match="sealed for every other site"):
-        Assembly(sealed.session, (*sealed.counts[:2], replace(sealed.counts[2], seals=sealed.counts[2].seals[:1])))
+        Assembly.of(sealed.session, (*sealed.counts[:2], replace(sealed.counts[2], seals=sealed.counts[2].seals[:1])))
+    for seals in (sealed.assembly.seals[:2], ("0" * 63, *sealed.assembly.seals[1:]), ()):
+        with pytest.raises(ValueError, match="one seal of 64 hexadecimal digits for every site"):
+            replace(sealed.assembly, seals=seals)
 
 
 @pytest.mark.parametrize("limbs", ["", "0" * 15, "G" * 16, "A" * 16])

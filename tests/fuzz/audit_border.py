@@ -27,7 +27,7 @@ from ctfed.federation import CtfedError, Query
 from ctfed.federation.codec import Encoder, canonical_json
 from ctfed.federation.ledger import Ledger
 from ctfed.federation.responder import Responder
-from ctfed.federation.wire import Question
+from ctfed.federation.wire import FORMAT, Question
 
 WATCHED = {
     *("compile", "exec", "import", "code.__new__", "function.__new__", "marshal.loads", "marshal.load"),
@@ -83,7 +83,7 @@ def hostile() -> list[bytes]:
         {"kind": "within", "column": name, "low": 0, "high": 1},
     ]
     headers = [
-        canonical_json({"ctfed": 2, "run": "run", "round": 0, "assembly": None, "shared": {}, "queries": [body]})
+        canonical_json({"ctfed": FORMAT, "run": "run", "round": 0, "assembly": None, "shared": {}, "queries": [body]})
         for body in bodies
     ]
     yaml_bombs = [
@@ -105,7 +105,7 @@ def strange_names(rng: random.Random) -> list[Question]:
             encoder, bodies = Encoder(), Encoder()
             asked = [encoder.encode(query)]
             shared = {key: copied(bodies.body(view)) for key, view in sorted(encoder.shared.items())}
-            header = {"ctfed": 2, "run": "run", "round": 0, "assembly": None, "shared": shared, "queries": asked}
+            header = {"ctfed": FORMAT, "run": "run", "round": 0, "assembly": None, "shared": shared, "queries": asked}
             text = canonical_json(header).replace('"name":"a"', f'"name":{json.dumps(name)}')
             values = np.concatenate([bodies.flat(), encoder.flat()])
             fixed = repaired(json.loads(text), values)

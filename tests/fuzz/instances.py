@@ -108,6 +108,7 @@ def _tuple_options(cls: type, item: Any) -> list[Option]:
             lambda world: world.view.names[:1],
             lambda world: _sample(world, world.view.names),
             lambda world: _sample(world, words),
+            lambda world: (HEX64,),
             lambda world: (HEX64,) * world.rng.randint(0, 3),
             lambda world: ("x", "y", "z", "w", "v")[: world.sizes["cuts"]],
         ]

@@ -23,7 +23,7 @@ from ctfed.federation.codec import Decoder, Encoder, canonical_json, digest
 from ctfed.federation.responder import Responder
 from ctfed.federation.summary import MAX_NUMBERS, layout_size
 from ctfed.federation.view import MAX_CELLS, MAX_STEPS, Transform
-from ctfed.federation.wire import MAX_NODES, Question, decode_question, encode_question, summary_limbs
+from ctfed.federation.wire import FORMAT, MAX_NODES, Question, decode_question, encode_question, summary_limbs
 from ctfed.statistics.combat.moments import CombatMoments, Covariate
 from ctfed.statistics.concordance import WithinSitePairs
 from ctfed.statistics.cox.pooled import RiskSetSums
@@ -165,7 +165,7 @@ def encoded(queries: tuple[Query, ...]) -> Question:
     encoder, bodies_ = Encoder(), Encoder()
     asked = [encoder.encode(query) for query in queries]
     shared = {key: bodies_.body(view) for key, view in sorted(encoder.shared.items())}
-    header = {"ctfed": 2, "run": "run", "round": 0, "assembly": None, "shared": shared, "queries": asked}
+    header = {"ctfed": FORMAT, "run": "run", "round": 0, "assembly": None, "shared": shared, "queries": asked}
     return Question(canonical_json(header), np.concatenate([bodies_.flat(), encoder.flat()]))
 
 

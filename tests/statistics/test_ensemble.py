@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 from sksurv.metrics import concordance_index_censored
 
-from ctfed.federation import CtfedError, Feature, View, run_pooled
+from ctfed.federation import Feature, View, run_pooled
 from ctfed.federation.arrays import frozen
 from ctfed.federation.pooled import Traffic
 from ctfed.statistics.concordance import within_site_concordance
@@ -52,11 +52,19 @@ def test_an_ensemble_is_evaluated_beside_its_members() -> None:
         assert found.value[column] == pytest.approx(told, abs=1e-12)
 
 
-def test_what_cannot_be_averaged_is_refused() -> None:
+def test_a_score_that_is_the_same_for_everybody_adds_nothing() -> None:
     flat = View(RAW.columns).then(LinearPredictor(frozen([[1.0, 0.0], [0.0, 0.0]])))
-    with pytest.raises(CtfedError, match="the member risk-1, whose score is the same for every patient"):
-        run_pooled(fit_ensemble(flat, ((0, 1),)), [cohort_of(0)])
-    run_pooled(fit_ensemble(flat, ((0,),)), [cohort_of(0)])
+    cohort = cohort_of(0)
+    fitted = run_pooled(fit_ensemble(flat, ((0, 1), (0,), (1,)), labels=("age", "nothing")), [cohort])
+    both, alone, none = fitted.view.table(cohort).values.T
+    np.testing.assert_array_equal(both, alone)
+    assert both.std() > 0.5
+    assert not none.any()
+    assert fitted.warnings == ("nothing: its score is the same for every patient, so it adds nothing to an ensemble",)
+    assert run_pooled(fit_ensemble(flat, ((0,),)), [cohort]).warnings == ()
+
+
+def test_what_cannot_be_averaged_is_refused() -> None:
     with pytest.raises(ValueError, match="a set names models 0 to 2"):
         members_of(((0, 3),), 3)
     with pytest.raises(ValueError, match="no member"):
