@@ -6,8 +6,16 @@
 # WHEELS: a folder or index with torch's CPU wheel; PyPI serves its CUDA build alone.
 ARG BASE_IMAGE=docker.io/library/python:3.11-slim-bookworm
 
-# -- what both images share
-FROM ${BASE_IMAGE} AS base
+# -- what both images share: the base image without installers, documentation and caches, as one layer
+FROM ${BASE_IMAGE} AS base-files
+COPY locks/finish_base.sh /src/
+RUN sh /src/finish_base.sh && rm -r /src
+
+FROM scratch AS base
+ARG BASE_IMAGE
+# A whole file system on purpose: what was removed above is gone, not hidden below a layer.
+# hadolint ignore=DL3067
+COPY --from=base-files / /
 ENV LANG=C.UTF-8 \
     PYTHONUTF8=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -18,19 +26,19 @@ ENV LANG=C.UTF-8 \
     FLWR_TELEMETRY_ENABLED=0 \
     FLWR_DISABLE_UPDATE_CHECK=1 \
     FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1
+LABEL org.opencontainers.image.base.name="${BASE_IMAGE}"
 
 # -- wheels of the packages that publish none, built without build isolation from locked tools; the SBOM's tool
-FROM base AS builder
+FROM ${BASE_IMAGE} AS builder
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
-# Old setup.py files import what lies beside them: PYTHONSAFEPATH is off while wheels are built.
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PYTHONSAFEPATH=
+ENV LANG=C.UTF-8 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 # gcc's version is the base image's Debian's; the official Python images bring Python's headers, Debian's package does not.
 # hadolint ignore=DL3008
 RUN apt-get update -q && apt-get install -qy --no-install-recommends gcc libc6-dev \
     && header="$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" \
     && { [ -f "$header" ] || apt-get install -qy --no-install-recommends python3-dev; } \
     && rm -rf /var/lib/apt/lists/*
-COPY locks /src/locks
+COPY locks/*.txt /src/locks/
 RUN python3 -m venv /opt/build \
     && /opt/build/bin/pip install -q --require-hashes --only-binary :all: -r /src/locks/build.txt \
     && /opt/build/bin/pip wheel -q --no-deps --no-build-isolation --no-binary :all: --require-hashes -w /wheels -r /src/locks/source.txt
@@ -47,11 +55,13 @@ RUN /opt/build/bin/pip wheel -q --no-deps --no-build-isolation -w /ctfed /src
 # -- the server's environment
 FROM builder AS server-venv
 RUN python3 -m venv --without-pip /opt/ctfed/venv \
-    && /opt/build/bin/pip --python /opt/ctfed/venv/bin/python install -q --no-deps --require-hashes --only-binary :all: -r /src/locks/server.txt \
-    && /opt/build/bin/pip --python /opt/ctfed/venv/bin/python install -q --no-deps --no-index --find-links /wheels autograd-gamma
+    && /opt/build/bin/pip --python /opt/ctfed/venv/bin/python install -q --no-compile --no-deps --require-hashes --only-binary :all: \
+       -r /src/locks/server.txt \
+    && /opt/build/bin/pip --python /opt/ctfed/venv/bin/python install -q --no-compile --no-deps --no-index --find-links /wheels autograd-gamma
 COPY --from=wheel /ctfed /ctfed
 COPY site_config /src/site_config
-RUN sh /src/locks/finish_venv.sh
+COPY locks/finish_venv.sh locks/strip_libraries.py /src/locks/
+RUN sh /src/locks/finish_venv.sh server
 
 FROM base AS server
 ARG VERSION=0.1.0
@@ -64,7 +74,9 @@ LABEL name="ctfed-server" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="Apache-2.0"
-RUN groupadd -g 1000 ctfed && useradd -l -m -u 1000 -g 1000 -d /home/ctfed -s /usr/sbin/nologin ctfed
+RUN echo "ctfed:x:1000:" >>/etc/group \
+    && echo "ctfed:x:1000:1000:ctfed:/home/ctfed:/usr/bin/false" >>/etc/passwd \
+    && install -d -o 1000 -g 1000 -m 0755 /home/ctfed
 COPY --from=server-venv /opt/ctfed /opt/ctfed
 COPY --chmod=0555 entrypoint.py /opt/ctfed/entrypoint.py
 WORKDIR /opt/ctfed
@@ -78,12 +90,14 @@ FROM builder AS site-venv
 ARG TORCH=cpu
 ARG WHEELS=https://download.pytorch.org/whl/cpu/torch/
 RUN python3 -m venv --without-pip /opt/ctfed/venv \
-    && /opt/build/bin/pip --python /opt/ctfed/venv/bin/python install -q --no-deps --require-hashes --only-binary :all: --find-links "$WHEELS" \
+    && /opt/build/bin/pip --python /opt/ctfed/venv/bin/python install -q --no-compile --no-deps --require-hashes --only-binary :all: \
+       --find-links "$WHEELS" \
        -r "/src/locks/site-$TORCH.txt" \
-    && /opt/build/bin/pip --python /opt/ctfed/venv/bin/python install -q --no-deps --no-index /wheels/*.whl
+    && /opt/build/bin/pip --python /opt/ctfed/venv/bin/python install -q --no-compile --no-deps --no-index /wheels/*.whl
 COPY --from=wheel /ctfed /ctfed
 COPY site_config /src/site_config
-RUN sh /src/locks/finish_venv.sh
+COPY locks/finish_venv.sh locks/strip_libraries.py /src/locks/
+RUN sh /src/locks/finish_venv.sh site
 
 FROM base AS site
 ARG VERSION=0.1.0
@@ -97,8 +111,9 @@ LABEL name="ctfed-site" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="Apache-2.0"
 # The home and the three folders in it are where CHAIMELEON mounts data; elsewhere they stay empty.
-RUN groupadd -g 1000 ctfed && useradd -l -m -u 1000 -g 1000 -d /home/chaimeleon -s /usr/sbin/nologin ctfed \
-    && install -d -o 1000 -g 1000 /home/chaimeleon/datasets /home/chaimeleon/persistent-home \
+RUN echo "ctfed:x:1000:" >>/etc/group \
+    && echo "ctfed:x:1000:1000:ctfed:/home/chaimeleon:/usr/bin/false" >>/etc/passwd \
+    && install -d -o 1000 -g 1000 -m 0755 /home/chaimeleon /home/chaimeleon/datasets /home/chaimeleon/persistent-home \
        /home/chaimeleon/persistent-shared-folder
 COPY --from=site-venv /opt/ctfed /opt/ctfed
 COPY --chmod=0555 entrypoint.py /opt/ctfed/entrypoint.py

@@ -14,7 +14,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[report,imaging,segmentation,tuning,tcia,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[report,pdf,imaging,segmentation,tuning,tcia,dev]"
 	touch $(READY)
 
 demo: setup

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import tempfile
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 from ctfed.federation.errors import CtfedError
@@ -14,17 +13,22 @@ from ctfed.federation.errors import CtfedError
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SECONDS = 120
 NO_PRINTER = (
-    "no PDF was made: neither the package 'weasyprint' nor a Chromium is installed; any browser prints the page"
+    "no PDF was made: neither a Chromium nor the package 'weasyprint' with Debian's libpangoft2-1.0-0 is installed; "
+    "any browser prints the page"
 )
 
 
 def pdf_printer() -> str | None:
-    """Path of a browser, 'weasyprint', or None when neither is installed."""
+    """Path of a browser, 'weasyprint', or None when neither works here."""
     for name in BROWSERS:
         path = shutil.which(name)
         if path is not None:
             return path
-    return "weasyprint" if find_spec("weasyprint") is not None else None
+    try:
+        import_module("weasyprint")
+    except (ImportError, OSError):  # OSError: the package is there, the libraries that it loads are not
+        return None
+    return "weasyprint"
 
 
 def write_pdf(page: Path, path: Path, printer: str) -> None:

@@ -14,6 +14,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 STUDY = ROOT / "site_config" / "studies" / "ncctg_lung.yaml"
 SERVER, SITE = "localhost/ctfed-server:test", "localhost/ctfed-site:test"
+WITH_SITE = bool(os.environ.get("CTFED_SITE_IMAGE"))  # the site image is built and run as well
+TARGETS = [("server", SERVER)] + ([("site", SITE)] if WITH_SITE else [])
+PYTHON = "/opt/ctfed/venv/bin/python"
 BASE = "CTFED_BASE_IMAGE"  # an image that is here already; tests/container/base_image.sh makes one
 BUILD = "CTFED_BUILD_ARGUMENTS"  # for `buildah build`, for example a mounted CA file or a folder of wheels
 CONTAINERS_CONF = """\
