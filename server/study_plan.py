@@ -103,7 +103,7 @@ def estimate(study: Study, sites: int, patients: int) -> Iterator[str]:
     if batches > BATCHES:
         yield f"the search was run for {BATCHES} of its {batches} batches; the others are taken to cost as much"
     if any(group.variables is None for group in study.groups.values()):
-        yield "the bytes are an upper estimate: invented features are hardly correlated, so that selection keeps nearly all"
+        yield "the bytes are an upper estimate: invented features are hardly correlated, and selection keeps nearly all"
     asked = Counter(kind for kinds in traffic.kinds for kind in dict.fromkeys(kinds))
     yield "rounds in which each question is asked, of those that were run: " + ", ".join(
         f"{kind} {count}" for kind, count in asked.most_common()
