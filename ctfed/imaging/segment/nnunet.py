@@ -14,10 +14,12 @@ Reference: Isensee et al. 2021, Nature Methods 18:203.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -41,6 +43,7 @@ CHECKPOINT = "checkpoint_final.pth"
 ORIENTATIONS = {"NibabelIOWithReorient": "RAS"}  # nnU-Net's readers that turn scans; all others leave them, LPS here
 _PATHS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 _log = logging.getLogger(__name__)
+_declared: list[Any] = []  # a declaration of operators holds as long as its object
 
 
 @dataclass(frozen=True)
@@ -189,10 +192,10 @@ class NnunetSegmenter:
                 device=resolve_device(self.settings.device),
                 allow_tqdm=False,
             )
-            with torchvision_explained():
-                predictor.initialize_from_trained_model_folder(
-                    str(self.folder.path), use_folds=self.folder.folds, checkpoint_name=CHECKPOINT
-                )
+            fit_torchvision()
+            predictor.initialize_from_trained_model_folder(
+                str(self.folder.path), use_folds=self.folder.folds, checkpoint_name=CHECKPOINT
+            )
         return predictor
 
 
@@ -248,22 +251,32 @@ def set_paths() -> None:
         os.environ.setdefault(name, tempfile.gettempdir())
 
 
-@contextlib.contextmanager
-def torchvision_explained() -> Iterator[None]:
-    """nnU-Net looks for a model's trainer in all its modules, and some import torchvision, which it does not need.
+def fit_torchvision() -> None:
+    """Make torchvision importable beside a torch that it was not built for, as PyPI's beside a torch without CUDA.
+
+    nnU-Net looks for a model's trainer in all its modules, and some import torchvision by way of timm, for networks
+    that no model here has. Its import fails where its two compiled operators are not there; declared without a kernel
+    they let it pass, and would name themselves if anything called them.
 
     Raises:
-        ConfigError: when torchvision was built for another torch, as PyPI's is for a torch without CUDA.
+        RuntimeError: torchvision does not load for another reason.
     """
     try:
-        yield
+        importlib.import_module("torchvision")
+    except ModuleNotFoundError:
+        return  # nnU-Net says so itself, if it needs it
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
-        raise ConfigError(
-            f"found torchvision {version('torchvision')} beside torch {version('torch')}, which it was not built for; "
-            f"expected both from one package index"
-        ) from error
+        import torch
+
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _declared.append(library)
+        importlib.import_module("torchvision")
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from ctfed.federation.errors import CtfedError
 from ctfed.imaging.device import resolve_device
 from ctfed.imaging.segment.base import Segmentation, SegmenterSettings, empty_notes, require_scan
 from ctfed.imaging.segment.card import ModelCard
-from ctfed.imaging.segment.nnunet import fault_of, quiet, torchvision_explained, version
+from ctfed.imaging.segment.nnunet import fault_of, fit_torchvision, quiet, version
 from ctfed.imaging.segment.weights import CheckedWeights, WeightsError, check_weights
 from ctfed.imaging.volume import Volume
 
@@ -107,8 +107,8 @@ class TotalSegmenter:
             name = "cpu" if device.type == "cpu" else f"gpu:{device.index}"
             options = {"task": self.card.task, "device": name, "quiet": True, "nr_thr_resamp": 1, "nr_thr_saving": 1}
             try:
-                with torchvision_explained():
-                    found = totalsegmentator(to_nifti(image), output, ml=True, skip_saving=True, **options)
+                fit_torchvision()
+                found = totalsegmentator(to_nifti(image), output, ml=True, skip_saving=True, **options)
             except RuntimeError as error:
                 raise fault_of(error) from error
             except SystemExit as error:
