@@ -111,6 +111,19 @@ def test_nothing_gives_rights_and_nothing_installs(engine: Engine, image: str) -
     assert told.stdout.strip() == "[]", told.stderr
 
 
+@pytest.mark.skipif(not WITH_SITE, reason="needs CTFED_SITE_IMAGE=1")
+def test_what_nnunet_imports_to_find_a_trainer_is_there(engine: Engine) -> None:
+    """Of which timm needs torchvision, which PyPI has for a torch with CUDA alone."""
+    code = (
+        "from ctfed.imaging.segment.nnunet import fit_torchvision; fit_torchvision(); import timm, torchvision; "
+        "from nnunetv2.utilities.find_class_by_name import recursive_find_python_class as find; import nnunetv2; "
+        "folder = nnunetv2.__path__[0] + '/training/nnUNetTrainer'; "
+        "print(find(folder, 'nnUNetTrainerNoMirroring', 'nnunetv2.training.nnUNetTrainer').__name__)"
+    )
+    told = engine.run(SITE, "-c", code, options=("--entrypoint", PYTHON))
+    assert told.stdout.splitlines()[-1:] == ["nnUNetTrainerNoMirroring"], told.stderr
+
+
 @pytest.mark.parametrize("image", IMAGES)
 def test_every_compiled_module_finds_its_libraries(engine: Engine, image: str) -> None:
     told = engine.run(image, "-c", LIBRARIES, options=("--entrypoint", PYTHON))
