@@ -14,7 +14,6 @@ Reference: Isensee et al. 2021, Nature Methods 18:203.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import json
 import logging
@@ -262,7 +261,7 @@ def fit_torchvision() -> None:
         RuntimeError: torchvision does not load for another reason.
     """
     try:
-        importlib.import_module("torchvision")
+        import torchvision
     except ModuleNotFoundError:
         return  # nnU-Net says so itself, if it needs it
     except RuntimeError as error:
@@ -276,7 +275,7 @@ def fit_torchvision() -> None:
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _declared.append(library)
-        importlib.import_module("torchvision")
+        import torchvision  # noqa: F401
 
 
 @contextlib.contextmanager
