@@ -18,7 +18,7 @@ from ctfed.rounds.package import FIRST_ROUND
 from ctfed.study import Study
 from server.lookahead import Lookahead, foresees
 from server.study_run import algorithm_of
-from server.synthetic import synthetic_cohorts, with_effects
+from server.synthetic import shortened, synthetic_cohorts, with_effects
 
 FEW = 12  # exchanges that are thought bearable where a person carries each one
 RUN_BATCHES = 2  # of a search
@@ -200,10 +200,7 @@ def _run(study: Study, sites: int, patients: int, seed: int) -> tuple[Traffic | 
 
 def _early(study: Study, cohorts: Sequence[Cohort], batches: int) -> Traffic:
     """What a run costs with questions asked early, whose search has so many batches."""
-    shorter = study
-    if study.search is not None:
-        trials = min(study.search.trials, batches * study.search.batch)
-        shorter = study.model_copy(update={"search": study.search.model_copy(update={"trials": trials})})
+    shorter = shortened(study, batches)
     traffic = Traffic()
     run_pooled(Lookahead(shorter, len(cohorts), None).around(lambda: algorithm_of(shorter)), cohorts, traffic)
     return traffic

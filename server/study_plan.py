@@ -12,7 +12,7 @@ from ctfed.federation.pooled import Traffic, run_pooled
 from ctfed.study import Study
 from server.many.results import harmonization_of, subgroup_text, tables_of
 from server.study_run import algorithm_of
-from server.synthetic import synthetic_cohorts, with_effects
+from server.synthetic import shortened, synthetic_cohorts, with_effects
 
 SEED = 0
 BATCHES = 2  # of a search that are run; the others are taken to cost what the last of these costs
@@ -112,10 +112,7 @@ def estimate(study: Study, sites: int, patients: int) -> Iterator[str]:
 
 def _traffic(study: Study, sites: int, patients: int, batches: int) -> Traffic:
     """What a run costs whose search has a few batches only."""
-    shorter = study
-    if study.search is not None:
-        trials = min(study.search.trials, batches * study.search.batch)
-        shorter = study.model_copy(update={"search": study.search.model_copy(update={"trials": trials})})
+    shorter = shortened(study, batches)
     traffic = Traffic()
     cohorts = [with_effects(study, one) for one in synthetic_cohorts(study, sites, patients, SEED)]
     run_pooled(algorithm_of(shorter), cohorts, traffic)

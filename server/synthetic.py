@@ -33,6 +33,14 @@ def synthetic_cohorts(
     return tuple(_cohort(study, f"site-{index:02d}", patients, rng, seed, rare, index) for index in range(sites))
 
 
+def shortened(study: Study, batches: int) -> Study:
+    """The study with so many batches of its search at most; one without a search as it is."""
+    if study.search is None:
+        return study
+    trials = min(study.search.trials, batches * study.search.batch)
+    return study.model_copy(update={"search": study.search.model_copy(update={"trials": trials})})
+
+
 def with_effects(study: Study, cohort: Cohort) -> Cohort:
     """The same patients, whose lives depend on every group of features: a model without an effect has no score."""
     risk = np.zeros(cohort.patients)
